@@ -1,0 +1,23 @@
+package engine
+
+import (
+	"context"
+
+	"github.com/wasm-e2ee/wasm-e2ee/abi"
+)
+
+// Keys is what an Engine asks when an instance lacks a key. The agent of this process
+// answers; a test or a program with an agent elsewhere may stand in its place.
+type Keys interface {
+	// Lease returns a subtree that nobody else holds, for sealing records of topic. It
+	// waits until the epoch's grant is acknowledged or ctx ends. Its error wraps an
+	// abi.Status: StatusUnavailable (retry), StatusNoRecipient, StatusCompacted,
+	// StatusNotEntitled, StatusClockSkew or StatusShuttingDown.
+	Lease(ctx context.Context, topic string) (abi.Lease, error)
+
+	// Root returns the root that opens batches of topic sealed under kid. It waits for a
+	// grant that may still arrive until ctx ends. Its error wraps an abi.Status:
+	// StatusPending (ask again), StatusUnreadable, StatusErased, StatusNotEntitled,
+	// StatusUnavailable or StatusShuttingDown.
+	Root(ctx context.Context, topic string, kid abi.Kid) (abi.Root, error)
+}
