@@ -1,0 +1,53 @@
+package kafka
+
+import "math/bits"
+
+// MaxVarintLen is the size of the longest varint in bytes.
+const MaxVarintLen = 10
+
+// VarintSize returns how many bytes AppendVarint appends for v.
+func VarintSize(v int64) int {
+	return (bits.Len64(zigzag(v)|1) + 6) / 7
+}
+
+// AppendVarint appends v as records write it: zigzag, then 7 bits a byte, least significant
+// group first.
+func AppendVarint(b []byte, v int64) []byte {
+	u := zigzag(v)
+	for u >= 0x80 {
+		b = append(b, byte(u)|0x80)
+		u >>= 7
+	}
+	return append(b, byte(u))
+}
+
+// ReadVarint reads a varint at the start of b and returns it with its size in bytes. The
+// size is 0 where b ends inside it, where it exceeds 64 bits, and where it is longer than
+// need be: each number has one encoding.
+func ReadVarint(b []byte) (v int64, size int) {
+	var u uint64
+	for i, c := range b {
+		if i == MaxVarintLen-1 && c > 1 {
+			return 0, 0
+		}
+		u |= uint64(c&0x7f) << (7 * i)
+		if c < 0x80 {
+			if c == 0 && i > 0 {
+				return 0, 0
+			}
+			return int64(u>>1) ^ -int64(u&1), i + 1
+		}
+	}
+	return 0, 0
+}
+
+// readVarint32 is ReadVarint for fields of 32 bits.
+func readVarint32(b []byte) (v int32, size int) {
+	w, n := ReadVarint(b)
+	if w != int64(int32(w)) {
+		return 0, 0
+	}
+	return int32(w), n
+}
+
+func zigzag(v int64) uint64 { return uint64(v)<<1 ^ uint64(v>>63) }
