@@ -1,0 +1,54 @@
+# Real brokers and real clients for tests/e2e, fetched once into build/deps with the ordinary
+# clients of their registries (mvn, pip, npm, apt-get). A part is fetched into NAME.part and
+# renamed when whole, so an interrupted run starts that part again and keeps the others.
+# Needs: Java 17 with javac and Maven, Python 3 with pip and venv, Node 20 with npm, apt-get.
+
+DEPS := build/deps
+E2E  := tests/e2e
+
+.PHONY: deps deps-kafka deps-java deps-python deps-node deps-kcat
+
+deps: deps-kafka deps-java deps-python deps-node deps-kcat
+deps-kafka:  $(DEPS)/kafka.stamp
+deps-java:   $(DEPS)/java.stamp
+deps-python: $(DEPS)/python.stamp
+deps-node:   $(DEPS)/node.stamp
+deps-kcat:   $(DEPS)/kcat.stamp
+
+# Apache Kafka 4.3.1: broker, tools, console clients.
+$(DEPS)/kafka.stamp: $(E2E)/clients/java/pom.xml
+	@echo "deps: Apache Kafka jars (about 60 MB) -> $(DEPS)/kafka"
+	@command -v mvn >/dev/null || { echo "deps: mvn not found; hint: apt-get install maven openjdk-17-jdk-headless" >&2; exit 1; }
+	@rm -rf $(DEPS)/kafka $(DEPS)/kafka.part && mkdir -p $(DEPS)/kafka.part
+	@mvn -B -q -f $< dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$(DEPS)/kafka.part
+	@mv $(DEPS)/kafka.part $(DEPS)/kafka && touch $@
+
+# The Java client, compiled against those jars.
+$(DEPS)/java.stamp: $(DEPS)/kafka.stamp $(wildcard $(E2E)/clients/java/*.java)
+	@echo "deps: compiling the Java client -> $(DEPS)/java"
+	@rm -rf $(DEPS)/java && mkdir -p $(DEPS)/java
+	@javac -nowarn -d $(DEPS)/java -cp '$(DEPS)/kafka/*' $(E2E)/clients/java/*.java
+	@touch $@
+
+# confluent-kafka (librdkafka).
+$(DEPS)/python.stamp: $(E2E)/clients/python/requirements.txt
+	@echo "deps: Python clients -> $(DEPS)/python"
+	@rm -rf $(DEPS)/python
+	@python3 -m venv $(DEPS)/python || { echo "deps: no venv; hint: apt-get install python3-venv" >&2; exit 1; }
+	@$(DEPS)/python/bin/python -m pip install -q --disable-pip-version-check -r $<
+	@touch $@
+
+# kafkajs.
+$(DEPS)/node.stamp: $(E2E)/clients/node/package.json
+	@echo "deps: Node clients -> $(DEPS)/node"
+	@command -v npm >/dev/null || { echo "deps: npm not found; hint: apt-get install npm" >&2; exit 1; }
+	@rm -rf $(DEPS)/node && mkdir -p $(DEPS)/node && cp $< $(DEPS)/node/
+	@npm install --prefix $(DEPS)/node --no-package-lock --no-audit --no-fund --ignore-scripts --loglevel=error
+	@touch $@
+
+# kcat and the libraries a plain system lacks, unpacked beside it: no root needed. A kcat on
+# the PATH serves where the system has no apt.
+$(DEPS)/kcat.stamp: $(E2E)/kcat.sh
+	@echo "deps: kcat -> $(DEPS)/kcat"
+	@sh $< $(DEPS)/kcat
+	@touch $@
