@@ -1,0 +1,53 @@
+# make demo    everything at once, on an embedded broker
+# make test    everything that is tested, real Kafka and its clients included
+# make bench   sealing and opening through the module beside native Go
+# make fuzz    every fuzz target for FUZZTIME each
+#
+# Nothing but Go is needed for build, demo and bench. The tests also want Python 3 with pip,
+# Java 17 with Maven, and Node; what they fetch is kept in build/deps.
+
+GO       ?= go
+FUZZTIME ?= 30s
+BUILD    := build
+
+# The artifact is reproducible bit for bit: no paths, no build id, no VCS stamp.
+WASM_FLAGS := -buildmode=c-shared -trimpath -buildvcs=false -ldflags='-s -w -buildid='
+
+.PHONY: all build demo test unit e2e bench fuzz vet clean
+all: build
+
+# Go's own build cache decides what is stale.
+build:
+	@mkdir -p $(BUILD)
+	GOOS=wasip1 GOARCH=wasm $(GO) build $(WASM_FLAGS) -o $(BUILD)/e2ee.wasm ./module
+	$(GO) build -trimpath -o $(BUILD)/wasm-e2ee ./host/cmd/wasm-e2ee
+
+demo: build
+	@$(BUILD)/wasm-e2ee demo
+
+vet:
+	@test -z "$$(gofmt -l abi module host tests examples)" || { gofmt -l abi module host tests examples; exit 1; }
+	$(GO) vet ./...
+	GOOS=wasip1 GOARCH=wasm $(GO) vet ./abi/... ./module/...
+
+include tests/e2e/deps.mk
+
+unit: build
+	$(GO) test $$($(GO) list ./... | grep -v /tests/e2e)
+
+e2e: build deps
+	$(GO) test -count=1 -timeout 30m ./tests/e2e/...
+
+test: vet unit e2e
+
+bench: build
+	$(GO) run ./tests/bench -o $(BUILD)/bench.json
+
+fuzz: build
+	@for p in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+	    echo "fuzz: $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p || exit 1; \
+	  done; done
+
+clean:
+	rm -rf $(BUILD)

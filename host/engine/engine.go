@@ -1,0 +1,387 @@
+// Package engine loads e2ee.wasm into wazero and runs record batches through it. It
+// implements the host's side of abi/SPEC.md: a real random source and real clocks, memory
+// that never moves and is wiped, signatures checked before use, one call at a time per
+// instance, a trapped or overgrown instance discarded. It holds no identity and talks to no
+// network: what an instance lacks it asks of Keys.
+package engine
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
+
+	"github.com/wasm-e2ee/wasm-e2ee/abi"
+	"github.com/wasm-e2ee/wasm-e2ee/abi/kafka"
+)
+
+const (
+	// memoryLimitPages caps one instance at 512 MiB: a frame of 100 MiB, what it inflates
+	// to, and room.
+	memoryLimitPages = 512 << 20 >> 16
+
+	// overgrown is the memory in bytes above which an idle instance is replaced: linear
+	// memory never shrinks, and one burst must not be kept for ever.
+	overgrown = 96 << 20
+
+	// maxAttempts bounds how often one batch is tried again after a lease, a root or a
+	// larger buffer was asked for: once each, and once more for a key erased meanwhile.
+	maxAttempts = 6
+)
+
+// Options say what an Engine loads and how much of it.
+type Options struct {
+	Module    []byte     // e2ee.wasm
+	CacheDir  string     // of compiled code; "" compiles anew at each start (2 s)
+	Config    abi.Config // policy and limits, the same in each instance
+	Instances int        // calls that run at once; 0 is one per processor
+	Log       *slog.Logger
+}
+
+// An Engine is a pool of instances of one module. Its methods may be called from any
+// goroutine.
+type Engine struct {
+	keys    Keys
+	config  []byte // abi.Config's block
+	log     *slog.Logger
+	runtime wazero.Runtime
+	cache   wazero.CompilationCache
+	module  wazero.CompiledModule
+
+	slots  []*slot
+	idle   chan *slot
+	erased atomic.Uint64 // counts calls of Erase: a key fetched before one is not installed after it
+
+	discarded struct {
+		sync.Mutex
+		counters [abi.NumCounters]uint64 // what instances that are gone had counted
+	}
+}
+
+// A slot holds one instance, or none between a trap and the next use.
+type slot struct {
+	mu sync.Mutex
+	*instance
+}
+
+// New compiles the module, checks that it exports what SPEC.md §3 asks for, and starts its
+// instances. A module that refuses its configuration or its random source is an error.
+func New(ctx context.Context, o Options, keys Keys) (*Engine, error) {
+	e := &Engine{keys: keys, config: o.Config.Append(nil), log: o.Log}
+	rc := wazero.NewRuntimeConfig().
+		WithMemoryLimitPages(memoryLimitPages).
+		WithMemoryCapacityFromMax(true)
+	if o.CacheDir != "" {
+		cache, err := wazero.NewCompilationCacheWithDir(o.CacheDir)
+		if err != nil {
+			return nil, fmt.Errorf("compilation cache: %w (hint: make %s writable, or set another cache directory)", err, o.CacheDir)
+		}
+		e.cache = cache
+		rc = rc.WithCompilationCache(cache)
+	}
+	e.runtime = wazero.NewRuntimeWithConfig(ctx, rc)
+	if err := e.start(ctx, o); err != nil {
+		return nil, errors.Join(err, e.Close(ctx))
+	}
+	return e, nil
+}
+
+func (e *Engine) start(ctx context.Context, o Options) error {
+	if _, err := wasi_snapshot_preview1.Instantiate(ctx, e.runtime); err != nil {
+		return err
+	}
+	module, err := e.runtime.CompileModule(ctx, o.Module)
+	if err != nil {
+		return fmt.Errorf("module does not compile: %w", err)
+	}
+	e.module = module
+	if err := checkExports(module); err != nil {
+		return err
+	}
+	n := o.Instances
+	if n <= 0 {
+		n = runtime.GOMAXPROCS(0)
+	}
+	e.idle = make(chan *slot, n)
+	for range n {
+		s := &slot{}
+		if s.instance, err = e.newInstance(ctx); err != nil {
+			return err
+		}
+		e.slots = append(e.slots, s)
+		e.idle <- s
+	}
+	return nil
+}
+
+// moduleConfig is the configuration of every instance. Without the random source and the
+// clocks wazero would give each the same numbers and a clock that stands still.
+func moduleConfig() wazero.ModuleConfig {
+	return wazero.NewModuleConfig().
+		WithName("").
+		WithStartFunctions("_initialize").
+		WithRandSource(rand.Reader).
+		WithSysWalltime().
+		WithSysNanotime()
+}
+
+// Seal returns the sealed form of the one batch in records, which a client produced to
+// this topic and partition. It waits for a lease as long as ctx allows. The error wraps an
+// abi.Status; nothing of the batch may then be forwarded.
+func (e *Engine) Seal(ctx context.Context, topic string, partition int32, records []byte) ([]byte, error) {
+	out, err := e.transform(ctx, sealBatch, topic, partition, records, nil)
+	if err != nil {
+		return nil, fmt.Errorf("topic %s, partition %d: %w", topic, partition, err)
+	}
+	return out, nil
+}
+
+// Open returns the opened form of the batches in records, which a broker served for this
+// topic and partition; a batch cut short at the end stays as it is. On error the batches
+// before the one that could not be opened are returned with it; the error wraps an
+// abi.Status.
+func (e *Engine) Open(ctx context.Context, topic string, partition int32, records []byte) ([]byte, error) {
+	out := make([]byte, 0, len(records))
+	for len(records) > 0 {
+		size, err := kafka.BatchSize(records)
+		if errors.Is(err, kafka.ErrCut) {
+			return append(out, records...), nil
+		}
+		if err == nil {
+			out, err = e.transform(ctx, openBatch, topic, partition, records[:size], out)
+		} else {
+			err = fmt.Errorf("%w: %w", abi.StatusMalformed, err)
+		}
+		if err != nil {
+			return out, fmt.Errorf("topic %s, partition %d, offset %d: %w", topic, partition, baseOffset(records), err)
+		}
+		records = records[size:]
+	}
+	return out, nil
+}
+
+// transform runs one batch through an instance, fetching what the instance lacks, and
+// appends the outcome to dst.
+func (e *Engine) transform(ctx context.Context, op operation, topic string, partition int32, batch, dst []byte) ([]byte, error) {
+	capacity := op.capacity(batch)
+	var key installer
+	for range maxAttempts {
+		erased := e.erased.Load()
+		if key.want != nil {
+			if err := key.fetch(ctx, e.keys, topic); err != nil {
+				return dst, err
+			}
+		}
+		s, err := e.acquire(ctx)
+		if err != nil {
+			return dst, err
+		}
+		if key.block != nil && e.erased.Load() != erased {
+			e.release(ctx, s, nil) // the key may be one of those: ask again
+			key.wipe()
+			continue
+		}
+		out, result, status, err := s.run(ctx, op, &key, topic, partition, batch, capacity, dst)
+		e.release(ctx, s, err)
+		key.wipe()
+		if err != nil {
+			e.log.Error("module instance discarded", "topic", topic, "partition", partition, "err", err)
+			return dst, fmt.Errorf("%w: %w", abi.StatusInternal, err)
+		}
+		switch status {
+		case abi.StatusOK:
+			return out, nil
+		case abi.StatusNeedSpace:
+			if int(result.Length) <= capacity {
+				return dst, abi.StatusInternal
+			}
+			capacity = int(result.Length)
+			key.want = nil
+		case abi.StatusNeedLease:
+			key.want = wantLease
+		case abi.StatusNeedRoot:
+			key.want, key.kid = wantRoot, result.Kid
+		default:
+			return dst, status
+		}
+	}
+	return dst, abi.StatusUnavailable
+}
+
+// Erase wipes every lease and root with one of these kids from every instance. When it
+// returns, none of them is in any instance's key tables, nor will be. No kids, nothing.
+func (e *Engine) Erase(kids ...abi.Kid) {
+	if len(kids) == 0 {
+		return
+	}
+	e.erased.Add(1)
+	for _, s := range e.slots {
+		s.mu.Lock()
+		if s.instance != nil {
+			if err := s.erase(context.Background(), kids); err != nil {
+				e.log.Error("module instance discarded", "err", err)
+				e.discard(context.Background(), s)
+			}
+		}
+		s.mu.Unlock()
+	}
+}
+
+// Counters returns the sums over all instances, those that are gone included.
+func (e *Engine) Counters() [abi.NumCounters]uint64 {
+	e.discarded.Lock()
+	sum := e.discarded.counters
+	e.discarded.Unlock()
+	for _, s := range e.slots {
+		s.mu.Lock()
+		if s.instance != nil {
+			if counters, err := s.counters(context.Background()); err == nil {
+				addCounters(&sum, counters)
+			}
+		}
+		s.mu.Unlock()
+	}
+	return sum
+}
+
+// Close wipes and frees every instance. No other method may run or follow.
+func (e *Engine) Close(ctx context.Context) error {
+	for _, s := range e.slots {
+		s.mu.Lock()
+		if s.instance != nil {
+			s.close(ctx)
+			s.instance = nil
+		}
+		s.mu.Unlock()
+	}
+	err := e.runtime.Close(ctx)
+	if e.cache != nil {
+		err = errors.Join(err, e.cache.Close(ctx))
+	}
+	return err
+}
+
+// acquire takes an idle slot, locked and with a live instance.
+func (e *Engine) acquire(ctx context.Context) (*slot, error) {
+	var s *slot
+	select {
+	case s = <-e.idle:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", abi.StatusUnavailable, ctx.Err())
+	}
+	s.mu.Lock()
+	if s.instance == nil {
+		// A request that is given up must not take the instance with it.
+		in, err := e.newInstance(context.WithoutCancel(ctx))
+		if err != nil {
+			s.mu.Unlock()
+			e.idle <- s
+			return nil, fmt.Errorf("%w: %w", abi.StatusInternal, err)
+		}
+		s.instance = in
+	}
+	return s, nil
+}
+
+// release gives a slot back; after an error, or grown too large, without its instance.
+func (e *Engine) release(ctx context.Context, s *slot, err error) {
+	if err != nil || s.size() > overgrown {
+		e.discard(context.WithoutCancel(ctx), s)
+	}
+	s.mu.Unlock()
+	e.idle <- s
+}
+
+func (e *Engine) discard(ctx context.Context, s *slot) {
+	if counters, err := s.counters(ctx); err == nil {
+		counters[abi.CounterLeases], counters[abi.CounterRoots] = 0, 0 // held no more
+		e.discarded.Lock()
+		addCounters(&e.discarded.counters, counters)
+		e.discarded.Unlock()
+	}
+	s.close(ctx)
+	s.instance = nil
+}
+
+func addCounters(sum *[abi.NumCounters]uint64, more [abi.NumCounters]uint64) {
+	for i, n := range more {
+		sum[i] += n
+	}
+}
+
+// An installer carries a key from Keys into an instance, once.
+type installer struct {
+	want  func(*installer, context.Context, Keys, string) error
+	kid   abi.Kid
+	block []byte // abi.Lease's or abi.Root's, SECRET
+	fn    string // the export that takes it
+}
+
+func (k *installer) fetch(ctx context.Context, keys Keys, topic string) error {
+	return k.want(k, ctx, keys, topic)
+}
+
+func (k *installer) wipe() {
+	clear(k.block)
+	k.block = nil
+}
+
+func wantLease(k *installer, ctx context.Context, keys Keys, topic string) error {
+	lease, err := keys.Lease(ctx, topic)
+	if err != nil {
+		return err
+	}
+	k.fn, k.block = abi.FuncInstallLease, lease.Append(make([]byte, 0, 64+len(topic)))
+	clear(lease.Node[:])
+	return nil
+}
+
+func wantRoot(k *installer, ctx context.Context, keys Keys, topic string) error {
+	root, err := keys.Root(ctx, topic, k.kid)
+	if err != nil {
+		return fmt.Errorf("kid %x: %w", k.kid, err)
+	}
+	k.fn, k.block = abi.FuncInstallRoot, root.Append(make([]byte, 0, 64+len(topic)))
+	clear(root.Root[:])
+	return nil
+}
+
+// An operation is one of the two ways through the module.
+type operation struct {
+	fn       string
+	capacity func(batch []byte) int // a first guess; StatusNeedSpace corrects it
+}
+
+var (
+	sealBatch = operation{abi.FuncSealBatch, func(b []byte) int { return len(b) + 8*recordCount(b) + 128 }}
+	openBatch = operation{abi.FuncOpenBatch, func(b []byte) int { return len(b) + 256 }}
+)
+
+// recordCount reads a batch's claimed number of records, for the first guess only.
+func recordCount(batch []byte) int {
+	h, err := kafka.ParseBatchHeader(batch)
+	if err != nil || h.NumRecords < 0 || int(h.NumRecords) > 1<<20 {
+		return 0
+	}
+	return int(h.NumRecords)
+}
+
+// baseOffset reads the offset for an error message; batch may be anything.
+func baseOffset(batch []byte) int64 {
+	var o int64
+	for _, c := range slices.Clip(batch[:min(8, len(batch))]) {
+		o = o<<8 | int64(c)
+	}
+	return o
+}
+
+func now() uint64 { return uint64(time.Now().UnixMilli()) }
