@@ -60,7 +60,7 @@ func ParseMetadataResponse(version int16, body []byte) (*MetadataResponse, error
 	if version >= 1 {
 		a.ControllerID = r.int32()
 	}
-	a.Topics = make([]MetadataTopic, r.array(6))
+	a.Topics = make([]MetadataTopic, r.array(8))
 	for i := range a.Topics {
 		a.Topics[i] = r.metadataTopic(version)
 	}
@@ -92,7 +92,7 @@ func (r *reader) metadataTopic(version int16) MetadataTopic {
 	if version >= 1 {
 		r.int8() // is_internal
 	}
-	for n := r.array(13); n > 0; n-- {
+	for n := r.array(18); n > 0; n-- {
 		r.take(2 + 4 + 4) // error_code, partition_index, leader_id
 		if version >= 7 {
 			r.int32() // leader_epoch

@@ -144,7 +144,7 @@ func ParseProduceResponse(version int16, body []byte) (*ProduceResponse, error) 
 			}
 			if version >= 8 {
 				mark := r.b
-				for n := r.array(5); n > 0; n-- {
+				for n := r.array(6); n > 0; n-- {
 					r.int32()
 					r.nullableString()
 					r.tags()

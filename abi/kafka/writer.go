@@ -17,6 +17,14 @@ func (w *writer) uuid(id [16]byte) { w.b = append(w.b, id[:]...) }
 func (w *writer) uvarint(v uint32) { w.b = binary.AppendUvarint(w.b, uint64(v)) }
 func (w *writer) string(s string)  { w.stringLen(len(s)); w.b = append(w.b, s...) }
 
+func (w *writer) bool(v bool) {
+	if v {
+		w.int8(1)
+	} else {
+		w.int8(0)
+	}
+}
+
 // nullableString appends a string; nil is null.
 func (w *writer) nullableString(p []byte) {
 	if p == nil {
