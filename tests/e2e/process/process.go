@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -24,13 +25,14 @@ type Process struct {
 	err  error         // of Wait, set before done is closed
 }
 
-// A Spec says what to run. Stdin may be nil.
+// A Spec says what to run.
 type Spec struct {
-	Name  string // in messages
-	Args  []string
-	Dir   string
-	Env   []string // added to this process's environment
-	Stdin []byte
+	Name   string // in messages
+	Args   []string
+	Dir    string
+	Env    []string  // added to this process's environment
+	Stdin  io.Reader // nil: none
+	Stdout io.Writer // nil: collected together with the standard error
 }
 
 // Start runs a program; its standard output and error are collected together. The program
@@ -43,7 +45,10 @@ func Start(s Spec) (*Process, error) {
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
 	p.cmd.SysProcAttr = dieWithParent()
 	if s.Stdin != nil {
-		p.cmd.Stdin = bytes.NewReader(s.Stdin)
+		p.cmd.Stdin = s.Stdin
+	}
+	if s.Stdout != nil {
+		p.cmd.Stdout = s.Stdout
 	}
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("%s: %w", s.Name, err)
