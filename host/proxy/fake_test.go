@@ -1,0 +1,105 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/wasm-e2ee/wasm-e2ee/abi"
+	"github.com/wasm-e2ee/wasm-e2ee/abi/kafka"
+)
+
+// sealMark begins a record section that fakeFilter has sealed.
+const sealMark = "SEALED"
+
+// A fakeFilter is a test double of the engine: it marks and XORs the record section of each
+// batch. It protects nothing; it makes visible which batches went through which side.
+type fakeFilter struct {
+	mu   sync.Mutex
+	seal func(ctx context.Context, topic string, partition int32) error               // nil: everything is sealed
+	open func(ctx context.Context, topic string, partition int32, offset int64) error // nil: everything opens
+}
+
+func (f *fakeFilter) onSeal(fn func(ctx context.Context, topic string, partition int32) error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.seal = fn
+}
+
+func (f *fakeFilter) onOpen(fn func(ctx context.Context, topic string, partition int32, offset int64) error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.open = fn
+}
+
+func (f *fakeFilter) Seal(ctx context.Context, topic string, partition int32, records []byte) ([]byte, error) {
+	f.mu.Lock()
+	refuse := f.seal
+	f.mu.Unlock()
+	if refuse != nil {
+		if err := refuse(ctx, topic, partition); err != nil {
+			return nil, fmt.Errorf("topic %s, partition %d: %w", topic, partition, err)
+		}
+	}
+	if size, err := kafka.BatchSize(records); err != nil || size != len(records) {
+		return nil, abi.StatusMalformed
+	}
+	h, err := kafka.ParseBatchHeader(records)
+	if err != nil {
+		return nil, err
+	}
+	out := append(make([]byte, kafka.BatchHeaderSize), sealMark...)
+	out = append(out, mask(records[kafka.BatchHeaderSize:])...)
+	h.BatchLength += int32(len(sealMark))
+	h.Put(out)
+	kafka.SetBatchCRC(out)
+	return out, nil
+}
+
+func (f *fakeFilter) Open(ctx context.Context, topic string, partition int32, records []byte) ([]byte, error) {
+	f.mu.Lock()
+	refuse := f.open
+	f.mu.Unlock()
+	var out []byte
+	for len(records) > 0 {
+		size, err := kafka.BatchSize(records)
+		if err != nil {
+			return append(out, records...), nil
+		}
+		h, err := kafka.ParseBatchHeader(records)
+		if err != nil {
+			return out, err
+		}
+		if h.IsControl() {
+			out = append(out, records[:size]...)
+			records = records[size:]
+			continue
+		}
+		if refuse != nil {
+			if err := refuse(ctx, topic, partition, h.BaseOffset); err != nil {
+				return out, fmt.Errorf("topic %s, partition %d, offset %d: %w", topic, partition, h.BaseOffset, err)
+			}
+		}
+		section := records[kafka.BatchHeaderSize:size]
+		if !bytes.HasPrefix(section, []byte(sealMark)) {
+			return out, abi.StatusPlaintext
+		}
+		at := len(out)
+		h.BatchLength -= int32(len(sealMark))
+		out = append(out, make([]byte, kafka.BatchHeaderSize)...)
+		out = append(out, mask(section[len(sealMark):])...)
+		h.Put(out[at:])
+		kafka.SetBatchCRC(out[at:])
+		records = records[size:]
+	}
+	return out, nil
+}
+
+func mask(b []byte) []byte {
+	out := make([]byte, len(b))
+	for i, c := range b {
+		out[i] = c ^ 0x5a
+	}
+	return out
+}

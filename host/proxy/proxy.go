@@ -1,0 +1,254 @@
+// Package proxy is the Kafka sidecar: local listeners that stand for the brokers of one
+// cluster. It forwards Kafka's frames, seals the record batches of Produce requests, opens
+// those of Fetch and ShareFetch responses, and rewrites every broker address, so that a
+// client never learns a way around it (KIP-951 and facts of Kafka's public protocol guide).
+//
+// One client connection owns one broker connection and three goroutines: the first reads
+// requests, seals and writes to the broker; the second reads frames from the broker; the
+// third matches each with its request, opens, and writes to the client. What one of them
+// finds wrong closes that pair of connections and nothing else.
+//
+// It knows frames and batches as abi/kafka does, never a key, and leaves records to Filter.
+// Whatever it cannot understand it does not forward.
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Defaults of Config.
+const (
+	// DefaultProduceWait keeps a Produce inside the smallest time that a Kafka client
+	// allows for one request by default, segmentio's 10 s, with room for the broker's answer.
+	DefaultProduceWait = 8 * time.Second
+
+	// DefaultFetchHold is long enough for a grant that is under way and short enough that
+	// the other partitions of the response do not feel it.
+	DefaultFetchHold = 500 * time.Millisecond
+
+	// DefaultMaxFrame is Kafka's socket.request.max.bytes, and 4 MiB for what sealing adds.
+	DefaultMaxFrame = 104857600 + 4<<20
+)
+
+// drainTime bounds how long Run waits for answers that are under way.
+const drainTime = 10 * time.Second
+
+// Config says where the proxy listens and what it stands for.
+type Config struct {
+	Bootstrap      []string      // brokers, host:port, tried in turn
+	Listen         string        // host:port of the bootstrap listener; brokers listen above it
+	AdvertisedHost string        // the host that clients are told; "" is the local address they came to
+	TLS            *tls.Config   // to the brokers; nil is plain TCP
+	ClientTLS      *tls.Config   // on the local side; nil is plain TCP
+	ProduceWait    time.Duration // how long a Produce may wait for a lease; 0 is DefaultProduceWait
+	FetchHold      time.Duration // how long a response may wait for a grant; 0 is DefaultFetchHold
+	MaxFrame       int           // bytes of the largest request or response; 0 is DefaultMaxFrame
+	Log            *slog.Logger  // nil is slog.Default
+}
+
+// A Filter seals and opens record batches. *engine.Engine is one. Errors wrap an abi.Status.
+// It leaves its argument alone where it returns an error; what it returns belongs to the
+// caller and may share memory with the argument.
+type Filter interface {
+	// Seal returns the sealed form of one batch, waiting for a lease as long as ctx allows.
+	Seal(ctx context.Context, topic string, partition int32, records []byte) ([]byte, error)
+
+	// Open returns the opened form of any number of batches, waiting for a grant as long as
+	// ctx allows. On error it returns the opened form of those before the one that failed.
+	Open(ctx context.Context, topic string, partition int32, records []byte) ([]byte, error)
+}
+
+// A Proxy is the sidecar of one cluster.
+type Proxy struct {
+	cfg         Config
+	filter      Filter
+	allowsGroup func(group string) bool
+	log         *slog.Logger
+
+	bootstrap     net.Listener
+	bootstrapHost string        // the host part of cfg.Listen
+	reachable     atomic.Uint32 // index of the bootstrap address that answered last
+	brokers       brokers
+	topics        topics
+	leases        leaseWaits
+	stats         counters
+	quiet         rateLimit
+
+	mu       sync.Mutex
+	conns    map[*conn]struct{}
+	draining bool
+	work     sync.WaitGroup // connections and accept loops
+}
+
+// New opens the bootstrap listener; Run serves it. allowsGroup says whether this node's
+// credential lists a consumer group; nil allows all.
+func New(cfg Config, filter Filter, allowsGroup func(group string) bool) (*Proxy, error) {
+	if len(cfg.Bootstrap) == 0 {
+		return nil, errors.New("no bootstrap brokers are configured (hint: list host:port of at least one broker)")
+	}
+	for _, addr := range cfg.Bootstrap {
+		if _, _, err := net.SplitHostPort(addr); err != nil {
+			return nil, fmt.Errorf("bootstrap broker: %w (hint: write host:port)", err)
+		}
+	}
+	host, _, err := net.SplitHostPort(cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("listen address: %w (hint: write host:port, for instance 127.0.0.1:19092)", err)
+	}
+	if cfg.ProduceWait <= 0 {
+		cfg.ProduceWait = DefaultProduceWait
+	}
+	if cfg.FetchHold <= 0 {
+		cfg.FetchHold = DefaultFetchHold
+	}
+	if cfg.MaxFrame <= 0 {
+		cfg.MaxFrame = DefaultMaxFrame
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	if allowsGroup == nil {
+		allowsGroup = func(string) bool { return true }
+	}
+	ln, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("bootstrap listener: %w (hint: is another sidecar or a broker on this port?)", err)
+	}
+	p := &Proxy{
+		cfg: cfg, filter: filter, allowsGroup: allowsGroup, log: cfg.Log,
+		bootstrap: ln, bootstrapHost: host, conns: map[*conn]struct{}{},
+	}
+	p.brokers.byID = map[int32]*broker{}
+	return p, nil
+}
+
+// Addr is the bootstrap listener's address: what clients get as bootstrap.servers.
+func (p *Proxy) Addr() net.Addr { return p.bootstrap.Addr() }
+
+// Run serves until ctx ends. Then it takes no further connection and no further request,
+// waits up to 10 s for the answers to those it has taken, and closes everything. It returns
+// nil after that, or the error that ended the bootstrap listener.
+func (p *Proxy) Run(ctx context.Context) error {
+	failed := make(chan error, 1)
+	p.work.Add(1)
+	go func() {
+		defer p.work.Done()
+		failed <- p.accept(p.bootstrap, p.dialBootstrap)
+	}()
+	p.log.Info("sidecar listens", "address", p.bootstrap.Addr().String(), "brokers", p.cfg.Bootstrap)
+
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+		err = fmt.Errorf("bootstrap listener: %w", err)
+	}
+	p.drain()
+	return err
+}
+
+// drain closes the listeners, lets each connection finish what it has taken, and waits.
+func (p *Proxy) drain() {
+	p.mu.Lock()
+	p.draining = true
+	open := len(p.conns)
+	for c := range p.conns {
+		c.drain()
+	}
+	p.mu.Unlock()
+	p.log.Info("sidecar drains", "connections", open)
+
+	p.bootstrap.Close()
+	p.brokers.close()
+	done := make(chan struct{})
+	go func() { p.work.Wait(); close(done) }()
+	select {
+	case <-done:
+		return
+	case <-time.After(drainTime):
+	}
+	p.mu.Lock()
+	p.log.Warn("closing connections with answers outstanding", "connections", len(p.conns))
+	for c := range p.conns {
+		c.cancel(errDrained)
+	}
+	p.mu.Unlock()
+	<-done
+}
+
+// accept serves every connection of one listener until it is closed.
+func (p *Proxy) accept(ln net.Listener, dial dialFunc) error {
+	for {
+		client, err := ln.Accept()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return nil
+		case err != nil:
+			// Out of file descriptors, or a client that was gone before we looked.
+			if p.quiet.allow("accept " + ln.Addr().String()) {
+				p.log.Warn("cannot accept a connection", "listener", ln.Addr().String(), "err", err)
+			}
+			time.Sleep(50 * time.Millisecond)
+			continue
+		}
+		p.serve(client, dial)
+	}
+}
+
+// serve starts the goroutines of one connection, unless the proxy is draining.
+func (p *Proxy) serve(client net.Conn, dial dialFunc) {
+	c := newConn(p, client, dial)
+	p.mu.Lock()
+	if p.draining {
+		p.mu.Unlock()
+		client.Close()
+		return
+	}
+	p.conns[c] = struct{}{}
+	p.work.Add(1)
+	p.mu.Unlock()
+	p.stats.connections.Add(1)
+	go func() {
+		defer p.work.Done()
+		defer func() {
+			p.mu.Lock()
+			delete(p.conns, c)
+			p.mu.Unlock()
+		}()
+		c.run()
+	}()
+}
+
+// advertisedHost is what the client at the other end of conn is told to connect to.
+func (p *Proxy) advertisedHost(client net.Conn) string {
+	if p.cfg.AdvertisedHost != "" {
+		return p.cfg.AdvertisedHost
+	}
+	host, _, err := net.SplitHostPort(client.LocalAddr().String())
+	if err != nil {
+		return p.bootstrapHost
+	}
+	return host
+}
+
+// bootstrapPort is the port that the bootstrap listener got.
+func (p *Proxy) bootstrapPort() int {
+	_, port, err := net.SplitHostPort(p.bootstrap.Addr().String())
+	if err != nil {
+		return 0
+	}
+	n, err := strconv.Atoi(port)
+	if err != nil {
+		return 0
+	}
+	return n
+}
