@@ -39,7 +39,8 @@ type RequestHeader struct {
 
 // ParseRequestHeader reads the header of a request frame, which is given without its
 // 4-byte length. It knows every API of Kafka 4.3.1, in any version, whether or not it is
-// Supported. Where the API is unknown, the fields before ClientID are set beside the error.
+// Supported. (ControlledShutdown 0, which
+// only brokers sent, has another header and is read as if it had this one.) Where the API is unknown, the fields before ClientID are set beside the error.
 func ParseRequestHeader(frame []byte) (RequestHeader, error) {
 	r := reader{b: frame}
 	h := RequestHeader{Key: r.int16(), Version: r.int16(), CorrelationID: r.int32()}
@@ -48,10 +49,6 @@ func ParseRequestHeader(frame []byte) (RequestHeader, error) {
 	}
 	if h.Key < 0 || int(h.Key) >= len(apis) || h.Version < 0 {
 		return h, &frameError{"request", h.Key, h.Version, ErrVersion}
-	}
-	if h.Key == 7 && h.Version == 0 { // ControlledShutdown 0 has no client id
-		h.Size = 8
-		return h, nil
 	}
 	h.ClientID = r.nullableString()
 	r.flexible = flexible(h.Key, h.Version)
