@@ -1,66 +1,238 @@
 package keyring
 
 import (
+	"bytes"
+	"crypto/subtle"
+	"fmt"
 	"io"
 	"time"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
 	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
+	"github.com/wasm-e2ee/wasm-e2ee/module/ratchet"
+)
+
+// Bounds of what grants can make a consumer hold (PROTOCOL.md §2.15).
+const (
+	maxSecrets = 1 << 20
+	maxForeign = 1 << 16 // kids known not to be for this node, in memory only
 )
 
 // A Consumer is a node's prekeys and the topic secrets that were opened with them
 // (PROTOCOL.md §2.8). Its memory is the State.
-type Consumer struct{}
+type Consumer struct {
+	state  *State
+	timing Timing
+	rand   io.Reader
 
-// NewConsumer works on s. rand draws prekey seeds.
-func NewConsumer(s *State, t Timing, rand io.Reader) *Consumer { return &Consumer{} }
-
-// PrekeyDue reports whether a new prekey must be made: at start, and every
-// PrekeyRotation.
-func (c *Consumer) PrekeyDue(now time.Time) bool { return false }
-
-// NewPrekey makes a prekey and returns its bundle's record for the roster. The state must
-// reach the disk before the record is written. generation = max(previous + 1, now).
-func (c *Consumer) NewPrekey(now time.Time) (Record, error) { return Record{}, nil }
-
-// Bundle is the record of the newest prekey, to be written again while it is not read
-// back or after somebody overwrote it. ok is false before the first NewPrekey.
-func (c *Consumer) Bundle() (rec Record, ok bool) { return Record{}, false }
-
-// NoteRoster sees every record that was read from the roster, after Roster.Apply: the own
-// bundle marks its prekey as published. again asks to write Bundle once more, because
-// somebody overwrote it. ErrDuplicateNode: another process publishes for this node.
-func (c *Consumer) NoteRoster(key, value []byte, now time.Time) (again bool, err error) {
-	return false, nil
+	rotated   bool                     // a prekey was made since this process started
+	foreign   map[abi.Kid]abi.Status   // why a kid of a signed header is of no use here
+	retention map[string]time.Duration // of topics, where it is known
+	warned    map[string]bool          // groups never seen that were warned of
 }
 
-// Published reports whether the newest prekey was read back from the roster.
-func (c *Consumer) Published() bool { return false }
-
-// ApplyGrant verifies one record of the own partition of GrantsTopic and keeps the topic
-// secrets that it brings (PROTOCOL.md §2.8.2). kids are those that became readable.
-// ErrUnknownCredential: read the roster to its end and apply once more. Other errors are
-// logged; the state is as it was. The state must reach the disk before the consumer group
-// position of the reader counts.
-func (c *Consumer) ApplyGrant(partition int32, key, value []byte, r *Roster, now time.Time) (kids []abi.Kid, err error) {
-	return nil, nil
+// NewConsumer works on s. rand draws prekey seeds.
+func NewConsumer(s *State, t Timing, rand io.Reader) *Consumer {
+	return &Consumer{
+		state: s, timing: t, rand: rand,
+		foreign:   map[abi.Kid]abi.Status{},
+		retention: map[string]time.Duration{},
+		warned:    map[string]bool{},
+	}
 }
 
 // GrantsNext is the offset from which the own partition of GrantsTopic is read: -1 (its
 // start) for a new state.
-func (c *Consumer) GrantsNext() int64 { return -1 }
+func (c *Consumer) GrantsNext() int64 { return c.state.grantsNext }
 
 // NoteGrants says that every record below next was applied.
-func (c *Consumer) NoteGrants(next int64) {}
+func (c *Consumer) NoteGrants(next int64) {
+	if next > c.state.grantsNext {
+		c.state.grantsNext = next
+		c.state.version++
+	}
+}
 
-// NoteGrantsEnd says that the own partition ended at end, by an answer to a question that
-// was asked at asked. A superseded prekey goes when its grace is over and the reader has
-// passed an end that was asked for after that: call it every PrekeyGrace/4 or so, while
-// PrekeysWaiting.
-func (c *Consumer) NoteGrantsEnd(end int64, asked time.Time) {}
+// ApplyGrant verifies one record of the own partition of GrantsTopic and keeps the topic
+// secrets that it brings (PROTOCOL.md §2.8.2). kids are those that became readable.
+// ErrUnknownCredential: read the roster to its end and apply once more. Other errors are
+// logged; what was held stays as it was. The state must reach the disk before what
+// NoteGrants was told is relied on.
+func (c *Consumer) ApplyGrant(partition int32, key, value []byte, r *Roster, now time.Time) (kids []abi.Kid, err error) {
+	if value == nil {
+		return nil, nil // nothing signed, nothing to do
+	}
+	g, err := c.verifyGrant(partition, key, value, r, now)
+	if err != nil {
+		return nil, fmt.Errorf("grants: %w", err)
+	}
+	w := g.Wrap(c.state.node.ID())
+	if w == nil {
+		c.reject(g, abi.StatusUnreadable)
+		return nil, nil
+	}
+	if !c.wants(g, now) {
+		return nil, nil
+	}
+	var p *prekey
+	for _, held := range c.state.prekeys {
+		if held.id == w.Prekey {
+			p = held
+		}
+	}
+	if p == nil {
+		c.reject(g, abi.StatusErased)
+		return nil, fmt.Errorf("grants: instance %v, epoch %d: wrapped for prekey %v, which is gone: %w", g.Header.Instance, g.Header.Epoch, w.Prekey, abi.StatusErased)
+	}
+	kids, err = c.open(g, w, p, now)
+	if err != nil {
+		return kids, fmt.Errorf("grants: instance %v, epoch %d: %w", g.Header.Instance, g.Header.Epoch, err)
+	}
+	return kids, nil
+}
 
-// PrekeysWaiting reports whether superseded prekeys wait for NoteGrantsEnd.
-func (c *Consumer) PrekeysWaiting(now time.Time) bool { return false }
+// verifyGrant parses a part and checks everything that is public: place, realm, times, the
+// producer's credential at start, and the signature.
+func (c *Consumer) verifyGrant(partition int32, key, value []byte, r *Roster, now time.Time) (*wire.Grant, error) {
+	g, err := wire.ParseGrant(value)
+	if err != nil {
+		return nil, err
+	}
+	h := &g.Header
+	switch {
+	case !bytes.Equal(key, h.Key()) || int32(g.Partition) != partition:
+		return nil, fmt.Errorf("a grant in another's place: %w", wire.ErrMalformed)
+	case h.Realm != c.state.node.Realm():
+		return nil, fmt.Errorf("a grant of realm %v: %w", h.Realm, ErrUnauthentic)
+	case h.Start > unixMs(now.Add(c.timing.Skew)):
+		return nil, fmt.Errorf("a grant that starts in the future; hint: compare the clocks: %w", abi.StatusClockSkew)
+	case h.UseBy-h.Start > uint64(c.timing.MaxEpoch.Milliseconds()):
+		return nil, fmt.Errorf("an epoch longer than max_epoch (%v): %w", c.timing.MaxEpoch, abi.StatusNotEntitled)
+	}
+	cred := r.creds[h.Credential]
+	if cred == nil {
+		return nil, fmt.Errorf("producer %v: %w", h.Producer, ErrUnknownCredential)
+	}
+	if cred.Node != h.Producer {
+		return nil, fmt.Errorf("producer %v names a credential of another node: %w", h.Producer, ErrUnauthentic)
+	}
+	if err := verify(cred.Subject, wire.TypeEpochGrant, h.Realm, g.AppendBody(nil), &g.Signature); err != nil {
+		return nil, fmt.Errorf("producer %v: %w", h.Producer, err)
+	}
+	if !cred.Roles.Has(wire.RoleProduce) || !r.valid(cred, h.Start) {
+		return nil, fmt.Errorf("producer %v had no valid credential to produce at the epoch's start: %w", h.Producer, abi.StatusNotEntitled)
+	}
+	for _, t := range h.Topics {
+		if !wire.MatchAny(cred.Topics, t.Name) {
+			return nil, fmt.Errorf("producer %v may not produce to topic %s: %w", h.Producer, t.Name, abi.StatusNotEntitled)
+		}
+	}
+	return g, nil
+}
+
+// reject remembers why the kids of a signed header cannot be opened here.
+func (c *Consumer) reject(g *wire.Grant, why abi.Status) {
+	for _, t := range g.Header.Topics {
+		c.rejectKid(kidOf(t.Commit), why)
+	}
+}
+
+func (c *Consumer) rejectKid(kid abi.Kid, why abi.Status) {
+	if len(c.foreign) < maxForeign {
+		c.foreign[kid] = why
+	}
+}
+
+// wanted reports whether one topic of a grant is to be kept: this node is entitled to it,
+// and it is neither held from this header, nor erased, nor older than the hard cap.
+func (c *Consumer) wanted(h *wire.GrantHeader, digest wire.Digest, t *wire.GrantTopic, now time.Time) bool {
+	kid := kidOf(t.Commit)
+	if x := c.state.secrets[kid]; x != nil {
+		return x.header != digest
+	}
+	if _, ok := c.state.erased[kid]; ok {
+		return false
+	}
+	switch {
+	case c.state.node.covers(wire.RoleConsume, t.Name) != nil:
+		return false
+	case h.Start < c.state.node.Credential().DataNotBefore:
+		c.rejectKid(kid, abi.StatusUnreadable)
+		return false
+	case h.UseBy+c.hardCap(t.Name) <= unixMs(now):
+		c.rejectKid(kid, abi.StatusErased)
+		return false
+	}
+	return true
+}
+
+func (c *Consumer) wants(g *wire.Grant, now time.Time) bool {
+	digest := g.Header.Digest()
+	for i := range g.Header.Topics {
+		if c.wanted(&g.Header, digest, &g.Header.Topics[i], now) {
+			return true
+		}
+	}
+	return false
+}
+
+// open unwraps es, recomputes every commitment, and only then keeps the topic secrets that
+// are wanted. es is gone when it returns.
+func (c *Consumer) open(g *wire.Grant, w *wire.Wrap, p *prekey, now time.Time) (kids []abi.Kid, err error) {
+	h := &g.Header
+	digest := h.Digest()
+	pub, err := kemPublic(&p.seed)
+	if err != nil {
+		return nil, err
+	}
+	var es secretKey
+	defer clear(es[:])
+	if err := unwrapSecret(&es, &p.seed, grantInfo(digest, w.Node, pub), w.HPKE[:]); err != nil {
+		return nil, err
+	}
+	opened := make([]*secret, len(h.Topics))
+	defer func() {
+		for _, x := range opened {
+			if x != nil && c.state.secrets[x.kid] != x {
+				clear(x.ts[:])
+			}
+		}
+	}()
+	for i, t := range h.Topics {
+		x := &secret{
+			kid: kidOf(t.Commit), realm: h.Realm, producer: h.Producer, instance: h.Instance, epoch: h.Epoch,
+			start: h.Start, useBy: h.UseBy, header: digest, topic: t.Name, firstSeen: unixMs(now),
+		}
+		opened[i] = x
+		if err := deriveTopicSecret(&x.ts, &es, x.context()); err != nil {
+			return nil, err
+		}
+		commit, err := deriveCommit(&x.ts, x.context())
+		if err != nil {
+			return nil, err
+		}
+		if subtle.ConstantTimeCompare(commit[:], t.Commit[:]) != 1 {
+			return nil, fmt.Errorf("topic %s: the secret is not the one committed to: %w", t.Name, ErrUnauthentic)
+		}
+	}
+	for i, x := range opened {
+		switch {
+		case !c.wanted(h, digest, &h.Topics[i], now):
+		case c.state.secrets[x.kid] != nil:
+			err = fmt.Errorf("topic %s, kid %x: %w", x.topic, x.kid, ErrKidConflict)
+		case len(c.state.secrets) >= maxSecrets:
+			err = fmt.Errorf("topic %s: %d epochs are held: %w", x.topic, maxSecrets, abi.StatusFull)
+		default:
+			c.state.secrets[x.kid] = x
+			delete(c.foreign, x.kid)
+			kids = append(kids, x.kid)
+		}
+	}
+	if len(kids) > 0 {
+		c.state.version++
+	}
+	return kids, err
+}
 
 // Root returns the root that opens topic's batches of kid. The error wraps
 // abi.StatusErased; StatusUnreadable where a signed grant names the kid but not this node,
@@ -68,49 +240,35 @@ func (c *Consumer) PrekeysWaiting(now time.Time) bool { return false }
 // that was read names it: once the grants reader has passed an end offset fetched after
 // the batch arrived, that means StatusUnreadable.
 func (c *Consumer) Root(topic string, kid abi.Kid, now time.Time) (abi.Root, error) {
-	return abi.Root{}, nil
+	fail := func(s abi.Status) (abi.Root, error) {
+		return abi.Root{}, fmt.Errorf("topic %s, kid %x: %w", topic, kid, s)
+	}
+	if err := c.state.node.covers(wire.RoleConsume, topic); err != nil {
+		return abi.Root{}, err
+	}
+	x := c.state.secrets[kid]
+	if x == nil {
+		if _, ok := c.state.erased[kid]; ok {
+			return fail(abi.StatusErased)
+		}
+		if why, ok := c.foreign[kid]; ok {
+			return fail(why)
+		}
+		return fail(abi.StatusPending)
+	}
+	switch {
+	case x.topic != topic:
+		return fail(abi.StatusUnreadable)
+	case x.expired(c, unixMs(now)):
+		return fail(abi.StatusErased) // Tick has not come to it yet
+	}
+	commit, err := deriveCommit(&x.ts, x.context())
+	if err != nil {
+		return abi.Root{}, err
+	}
+	root := abi.Root{Kid: kid, Topic: topic}
+	if err := deriveRoot((*ratchet.Node)(&root.Root), &x.ts, x.context(), commit); err != nil {
+		return abi.Root{}, err
+	}
+	return root, nil
 }
-
-// EndsWanted lists the topics whose partitions' end offsets (high watermarks) must be
-// noted now: an epoch of theirs is over for Skew + Settle (PROTOCOL.md §2.8.4).
-func (c *Consumer) EndsWanted(now time.Time) []string { return nil }
-
-// NoteEnds gives the end offset of every partition of topic, from an answer that is not
-// older than now.
-func (c *Consumer) NoteEnds(topic string, ends map[int32]int64, now time.Time) {}
-
-// Watched lists the topics for which progress is wanted: secrets are held whose end
-// offsets are known and that some group has not passed.
-func (c *Consumer) Watched() []string { return nil }
-
-// A Progress is what the broker says about one topic.
-type Progress struct {
-	LogStart map[int32]int64            // per partition
-	Groups   map[string]map[int32]int64 // committed offsets of each group that exists and that AllowsGroup; a partition without a commit is absent
-}
-
-// A Scan asks for the kids of the values in [From, To) of a partition: transaction
-// markers and empty partitions make plain comparison of offsets never true for most
-// clients. At most 10,000 offsets.
-type Scan struct {
-	Topic     string
-	Partition int32
-	From, To  int64
-}
-
-// NoteProgress decides which groups are past which epochs of topic. The scans it returns
-// settle the rest: read each, then NoteScan. warnings are for the log, each given once.
-func (c *Consumer) NoteProgress(topic string, p Progress, now time.Time) (scans []Scan, warnings []string) {
-	return nil, nil
-}
-
-// NoteScan says which kids the values in the scanned range carry. It counts for the groups
-// that asked for it in the last NoteProgress.
-func (c *Consumer) NoteScan(s Scan, kids map[abi.Kid]bool, now time.Time) {}
-
-// Tick erases what is due: topic secrets that every group has passed for Window, those
-// past the hard cap, those of topics or roles that the credential lost, and prekeys. It
-// returns the erased kids, for the data planes. Call it every second or so.
-func (c *Consumer) Tick(now time.Time) []abi.Kid { return nil }
-
-var _ wire.NodeID

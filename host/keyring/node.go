@@ -1,15 +1,22 @@
 package keyring
 
 import (
+	"errors"
+	"fmt"
 	"time"
 
+	"github.com/wasm-e2ee/wasm-e2ee/abi"
 	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
 )
 
 // A Node is this process's identity key and credential chain (PROTOCOL.md §2.2).
-type Node struct{}
+type Node struct {
+	seed  secretKey
+	root  wire.PublicKey     // of the realm; set with chain
+	chain []*wire.Credential // the node's own, then its issuer's; empty before enrolment
+}
 
-// Attributes are what a CSR asks for and an issuer grants.
+// Attributes are what a signing request asks for and an issuer grants.
 type Attributes struct {
 	Roles        wire.Roles
 	Topics       []wire.Pattern
@@ -18,43 +25,155 @@ type Attributes struct {
 }
 
 // CSR makes a signing request file (PROTOCOL.md §2.12, offline issuer).
-func (n *Node) CSR(want Attributes) []byte { return nil }
+func (n *Node) CSR(want Attributes) []byte {
+	csr := &wire.CSR{
+		Subject:      publicOf(&n.seed),
+		OfflineAllow: uint32(min(want.OfflineAllow/time.Second, 1<<32-1)),
+		Roles:        want.Roles,
+		Topics:       want.Topics,
+		Groups:       want.Groups,
+	}
+	csr.Signature = signRaw(&n.seed, csr.SignatureInput(offlineHandshake))
+	return armor(armorCSR, csr.Append(nil))
+}
 
 // Install verifies a credential file (chain, realm, this node's key, validity at now) and
-// adopts it. A node that already belongs to a realm refuses another realm's.
-func (n *Node) Install(file []byte, now time.Time) error { return nil }
+// adopts it. A node that already belongs to a realm refuses another realm's, and an older
+// lineage. On an error the node is as it was.
+func (n *Node) Install(file []byte, now time.Time) error {
+	root, chain, err := ParseCredentialFile(file)
+	if err != nil {
+		return err
+	}
+	c := chain[0]
+	switch {
+	case c.Subject != publicOf(&n.seed):
+		return errors.New("credential: made for another identity key; hint: make a new signing request with this state file")
+	case c.Roles.Has(wire.RoleIssuer):
+		return errors.New("credential: an issuer's certificate, not a node's")
+	case n.chain != nil && root != n.root:
+		return fmt.Errorf("credential: of realm %v, but this node belongs to %v", c.Realm, n.Realm())
+	case n.chain == nil && c.Node != wire.NodeIDOf(c.Subject), n.chain != nil && c.Node != n.ID():
+		return fmt.Errorf("credential: node id %v is not this node's: %w", c.Node, ErrUnauthentic)
+	case n.chain != nil && c.Lineage < n.chain[0].Lineage:
+		return fmt.Errorf("credential: lineage %d: %w", c.Lineage, ErrRollback)
+	}
+	if err := checkChain(chain, now); err != nil {
+		return err
+	}
+	n.root, n.chain = root, chain
+	return nil
+}
+
+// checkChain reports the first credential that is not valid at now.
+func checkChain(chain []*wire.Credential, now time.Time) error {
+	at := unixMs(now)
+	for i, c := range chain {
+		what := "credential"
+		if i > 0 {
+			what = "issuer's certificate"
+		}
+		if at > c.NotAfter {
+			return fmt.Errorf("%s expired at %s: %w", what, fromMs(c.NotAfter).UTC().Format(time.RFC3339), abi.StatusNotEntitled)
+		}
+		if !validAt(c, at, DefaultTiming().Skew) {
+			return fmt.Errorf("%s is valid from %s on: %w", what, fromMs(c.NotBefore).UTC().Format(time.RFC3339), abi.StatusNotEntitled)
+		}
+	}
+	return nil
+}
 
 // Check reports why the node cannot work at now: no credential, not yet valid, expired.
 // It wraps abi.StatusNotEntitled.
-func (n *Node) Check(now time.Time) error { return nil }
+func (n *Node) Check(now time.Time) error {
+	if n.chain == nil {
+		return fmt.Errorf("no credential: %w; hint: enroll this node first", abi.StatusNotEntitled)
+	}
+	return checkChain(n.chain, now)
+}
 
 // ID is the node's id.
-func (n *Node) ID() wire.NodeID { return wire.NodeID{} }
+func (n *Node) ID() wire.NodeID {
+	if n.chain != nil {
+		return n.chain[0].Node
+	}
+	return wire.NodeIDOf(publicOf(&n.seed))
+}
 
 // Realm is the realm's id, zeros before enrolment.
-func (n *Node) Realm() wire.RealmID { return wire.RealmID{} }
+func (n *Node) Realm() wire.RealmID {
+	if n.chain == nil {
+		return wire.RealmID{}
+	}
+	return n.chain[0].Realm
+}
+
+// PublicKey is the identity's public key.
+func (n *Node) PublicKey() wire.PublicKey { return publicOf(&n.seed) }
 
 // Credential is the node's credential, nil before enrolment. It must not be changed.
-func (n *Node) Credential() *wire.Credential { return nil }
+func (n *Node) Credential() *wire.Credential {
+	if n.chain == nil {
+		return nil
+	}
+	return n.chain[0]
+}
 
 // GrantPartition is the partition of GrantsTopic that this node reads.
-func (n *Node) GrantPartition() int32 { return 0 }
+func (n *Node) GrantPartition() int32 { return GrantPartition(n.ID()) }
 
-// RosterRecords are the credentials of the node's chain, for the agent to write to the
-// roster where they are not there yet.
-func (n *Node) RosterRecords() []Record { return nil }
+// RosterRecords are the credentials of the node's chain, the issuer's first, for the agent
+// to write to the roster where they are not there yet.
+func (n *Node) RosterRecords() []Record {
+	var out []Record
+	for i := len(n.chain) - 1; i >= 0; i-- {
+		out = append(out, Record{Key: n.chain[i].Key(), Value: n.chain[i].Append(nil)})
+	}
+	return out
+}
 
 // MayProduce and MayConsume return nil, or an error wrapping abi.StatusNotEntitled that
 // names what is missing: credential, validity, role or topic pattern.
-func (n *Node) MayProduce(topic string, now time.Time) error { return nil }
-func (n *Node) MayConsume(topic string, now time.Time) error { return nil }
+func (n *Node) MayProduce(topic string, now time.Time) error {
+	if err := n.Check(now); err != nil {
+		return err
+	}
+	return n.covers(wire.RoleProduce, topic)
+}
+
+func (n *Node) MayConsume(topic string, now time.Time) error {
+	if err := n.Check(now); err != nil {
+		return err
+	}
+	return n.covers(wire.RoleConsume, topic)
+}
+
+// covers reports why the credential, whatever its validity, does not allow role on topic.
+func (n *Node) covers(role wire.Roles, topic string) error {
+	switch {
+	case !n.HasRole(role):
+		return fmt.Errorf("topic %s: the credential lacks role %v: %w", topic, role, abi.StatusNotEntitled)
+	case !wire.MatchAny(n.chain[0].Topics, topic):
+		return fmt.Errorf("topic %s: no topic pattern of the credential matches: %w", topic, abi.StatusNotEntitled)
+	}
+	return nil
+}
 
 // HasRole reports whether the credential carries every one of roles, whatever the time.
-func (n *Node) HasRole(roles wire.Roles) bool { return false }
+func (n *Node) HasRole(roles wire.Roles) bool {
+	return n.chain != nil && n.chain[0].Roles.Has(roles)
+}
 
 // AllowsGroup reports whether the credential lists the consumer group.
-func (n *Node) AllowsGroup(group string) bool { return false }
+func (n *Node) AllowsGroup(group string) bool {
+	return n.chain != nil && wire.MatchAny(n.chain[0].Groups, group)
+}
 
 // Groups are the group patterns of the credential. When it is empty only the hard cap
 // erases, and the agent says so at start (PROTOCOL.md §2.8.7).
-func (n *Node) Groups() []wire.Pattern { return nil }
+func (n *Node) Groups() []wire.Pattern {
+	if n.chain == nil {
+		return nil
+	}
+	return n.chain[0].Groups
+}

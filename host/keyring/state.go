@@ -1,7 +1,11 @@
 package keyring
 
 import (
+	"bytes"
+	"cmp"
+	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
@@ -15,19 +19,68 @@ import (
 // A Roster and a Consumer made from a State work on it, so Marshal at any moment holds
 // what they have decided. The agent writes it whenever Version has moved on.
 type State struct {
-	node    Node
+	node        Node
+	grantsNext  int64 // next offset of the own grants partition to apply; -1: its start
+	prekeys     []*prekey
+	secrets     map[abi.Kid]*secret
+	erased      map[abi.Kid]uint64 // remembered until, Unix ms
+	erasedTotal uint64
+	marks       map[wire.NodeID]mark
+
 	version uint64
 }
 
+// A prekey is an X-Wing key pair (PROTOCOL.md §2.2). Times are Unix ms, 0 for not yet.
+type prekey struct {
+	seed       secretKey
+	id         wire.PrekeyID // derived from seed
+	credential wire.Serial   // that the bundle was signed under
+	generation uint64
+	created    uint64
+	notAfter   uint64
+	readBack   uint64 // when its bundle was first seen on the roster
+	superseded uint64 // when a newer one was
+	mark       int64  // offset that the grants reader must reach; -1: not known yet
+}
+
+// A secret is one topic secret and what decides about its end. Times are Unix ms, 0 for
+// not yet.
+type secret struct {
+	kid       abi.Kid
+	ts        secretKey
+	realm     wire.RealmID
+	producer  wire.NodeID
+	instance  wire.InstanceID
+	epoch     uint32
+	start     uint64
+	useBy     uint64
+	header    wire.Digest // of the header that brought it; a second one is refused
+	topic     string
+	firstSeen uint64
+	endsAt    uint64          // when ends was noted
+	ends      map[int32]int64 // E_p by partition
+	pastAt    uint64          // when every group was first found past it
+
+	scans map[int32]scanned // what is known of the records below E_p, in memory only
+}
+
 // NewState draws a new identity. It has no credential until Node().Install.
-func NewState(rand io.Reader) (*State, error) { return &State{}, nil }
+func NewState(rand io.Reader) (*State, error) {
+	s := emptyState()
+	if err := readAll(rand, s.node.seed[:]); err != nil {
+		return nil, fmt.Errorf("identity key: %w", err)
+	}
+	return s, nil
+}
 
-// ParseState reads exactly one encoded state. It copies: the caller wipes b.
-func ParseState(b []byte) (*State, error) { return &State{}, nil }
-
-// Marshal encodes the state into one fresh slice. It holds secrets: the caller wipes it
-// with clear once it is written (mode 0600).
-func (s *State) Marshal() []byte { return nil }
+func emptyState() *State {
+	return &State{
+		grantsNext: -1,
+		secrets:    map[abi.Kid]*secret{},
+		erased:     map[abi.Kid]uint64{},
+		marks:      map[wire.NodeID]mark{},
+	}
+}
 
 // Version grows with every change that must reach the disk.
 func (s *State) Version() uint64 { return s.version }
@@ -36,10 +89,29 @@ func (s *State) Version() uint64 { return s.version }
 func (s *State) Node() *Node { return &s.node }
 
 // Wipe overwrites every secret in memory. The state is of no use after it.
-func (s *State) Wipe() {}
+func (s *State) Wipe() {
+	clear(s.node.seed[:])
+	for _, p := range s.prekeys {
+		clear(p.seed[:])
+	}
+	for _, x := range s.secrets {
+		clear(x.ts[:])
+	}
+}
 
-// View shows what is held, without secrets.
-func (s *State) View() View { return View{} }
+// context is ctx(topic) of the secret's epoch.
+func (x *secret) context() string {
+	return topicContext(&wire.GrantHeader{Realm: x.realm, Producer: x.producer, Instance: x.instance, Epoch: x.epoch}, x.topic)
+}
+
+func (s *State) sortedSecrets() []*secret {
+	out := make([]*secret, 0, len(s.secrets))
+	for _, x := range s.secrets {
+		out = append(out, x)
+	}
+	slices.SortFunc(out, func(a, b *secret) int { return bytes.Compare(a.kid[:], b.kid[:]) })
+	return out
+}
 
 // A View is what may be printed of a State.
 type View struct {
@@ -75,4 +147,30 @@ type KidView struct {
 	FirstSeen time.Time
 	EndsNoted bool // its end offsets are known
 	Past      bool // every group is past it; erased Window later
+}
+
+// View shows what is held, without secrets.
+func (s *State) View() View {
+	v := View{
+		Realm:       s.node.Realm(),
+		Node:        s.node.ID(),
+		Credential:  s.node.Credential(),
+		GrantsNext:  s.grantsNext,
+		ErasedKids:  len(s.erased),
+		ErasedTotal: s.erasedTotal,
+	}
+	for _, p := range s.prekeys {
+		v.Prekeys = append(v.Prekeys, PrekeyView{p.id, p.generation, fromMs(p.created), fromMs(p.notAfter), p.readBack != 0, p.superseded != 0})
+	}
+	for _, x := range s.secrets {
+		v.Kids = append(v.Kids, KidView{
+			Kid: x.kid, Topic: x.topic, Producer: x.producer, Instance: x.instance, Epoch: x.epoch,
+			Start: fromMs(x.start), UseBy: fromMs(x.useBy), FirstSeen: fromMs(x.firstSeen),
+			EndsNoted: x.endsAt != 0, Past: x.pastAt != 0,
+		})
+	}
+	slices.SortFunc(v.Kids, func(a, b KidView) int {
+		return cmp.Or(a.Start.Compare(b.Start), cmp.Compare(a.Topic, b.Topic), bytes.Compare(a.Kid[:], b.Kid[:]))
+	})
+	return v
 }

@@ -1,0 +1,124 @@
+package keyring
+
+import (
+	"crypto/hkdf"
+	"crypto/hpke"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+
+	"github.com/wasm-e2ee/wasm-e2ee/abi"
+	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
+	"github.com/wasm-e2ee/wasm-e2ee/module/ratchet"
+)
+
+// secretKey is 32 secret bytes. It is wiped in place with clear.
+type secretKey [32]byte
+
+// String keeps a key out of logs.
+func (*secretKey) String() string { return "secret" }
+
+// topicContext is ctx(topic) of PROTOCOL.md §2.3: realm_id ‖ producer node_id ‖
+// instance_id ‖ epoch u32 ‖ u16 len(topic) ‖ topic.
+func topicContext(h *wire.GrantHeader, topic string) string {
+	b := make([]byte, 0, 16+16+16+4+2+len(topic))
+	b = append(b, h.Realm[:]...)
+	b = append(b, h.Producer[:]...)
+	b = append(b, h.Instance[:]...)
+	b = binary.BigEndian.AppendUint32(b, h.Epoch)
+	b = binary.BigEndian.AppendUint16(b, uint16(len(topic)))
+	return string(append(b, topic...))
+}
+
+// expand is HKDF-Expand-SHA256(secret, label ‖ context, 32) into out.
+func expand(out *[32]byte, secret *secretKey, label, context string) error {
+	b, err := hkdf.Expand(sha256.New, secret[:], label+context, len(out))
+	if err != nil {
+		return fmt.Errorf("key derivation: %w", err)
+	}
+	copy(out[:], b)
+	clear(b)
+	return nil
+}
+
+// deriveTopicSecret derives ts from es (PROTOCOL.md §2.3).
+func deriveTopicSecret(ts, es *secretKey, context string) error {
+	return expand((*[32]byte)(ts), es, "KX1 topic v1\x00", context)
+}
+
+// deriveCommit derives the public commitment to ts.
+func deriveCommit(ts *secretKey, context string) (commit wire.Digest, err error) {
+	err = expand((*[32]byte)(&commit), ts, "KX1 commit v1\x00", context)
+	return commit, err
+}
+
+// deriveRoot derives the tree's root from ts.
+func deriveRoot(root *ratchet.Node, ts *secretKey, context string, commit wire.Digest) error {
+	return expand((*[32]byte)(root), ts, "KX1 root v1\x00", context+string(commit[:]))
+}
+
+// kidOf names a commitment.
+func kidOf(commit wire.Digest) abi.Kid {
+	d := sha256.Sum256(append([]byte("KX1 kid v1\x00"), commit[:]...))
+	return abi.Kid(d[:abi.KidSize])
+}
+
+// grantInfo binds a wrap to the header, its recipient and the recipient's key (PROTOCOL.md
+// §2.6), so that nobody can sign somebody else's wrap as his own.
+func grantInfo(header wire.Digest, recipient wire.NodeID, kemPub []byte) []byte {
+	pub := sha256.Sum256(kemPub)
+	b := append([]byte("KX1 grant v1\x00"), header[:]...)
+	b = append(b, recipient[:]...)
+	return append(b, pub[:]...)
+}
+
+// wrapSecret seals es to an X-Wing key. crypto/hpke draws its own randomness.
+func wrapSecret(w *wire.Wrap, pub hpke.PublicKey, info []byte, es *secretKey) error {
+	b, err := hpke.Seal(pub, hpke.HKDFSHA256(), hpke.ChaCha20Poly1305(), info, es[:])
+	if err != nil {
+		return fmt.Errorf("wrap for node %v: %w", w.Node, err)
+	}
+	if len(b) != len(w.HPKE) {
+		return fmt.Errorf("wrap for node %v: %d bytes, want %d", w.Node, len(b), len(w.HPKE))
+	}
+	copy(w.HPKE[:], b)
+	return nil
+}
+
+// unwrapSecret opens a wrap with the X-Wing key of seed.
+func unwrapSecret(es *secretKey, seed *secretKey, info, wrap []byte) error {
+	key, err := hpke.MLKEM768X25519().NewPrivateKey(seed[:])
+	if err != nil {
+		return fmt.Errorf("prekey: %w", err)
+	}
+	b, err := hpke.Open(key, hpke.HKDFSHA256(), hpke.ChaCha20Poly1305(), info, wrap)
+	if err != nil || len(b) != len(es) {
+		clear(b)
+		return fmt.Errorf("wrap: %w", ErrUnauthentic)
+	}
+	copy(es[:], b)
+	clear(b)
+	return nil
+}
+
+// kemPublic derives the 1216 bytes of an X-Wing public key from its seed.
+func kemPublic(seed *secretKey) ([]byte, error) {
+	key, err := hpke.MLKEM768X25519().NewPrivateKey(seed[:])
+	if err != nil {
+		return nil, fmt.Errorf("prekey: %w", err)
+	}
+	return key.PublicKey().Bytes(), nil
+}
+
+// usableKEM parses an X-Wing public key and encapsulates to it once, so that a key that
+// cannot be wrapped to (a low-order point) is refused on arrival and spoils no grant.
+func usableKEM(pub []byte) (hpke.PublicKey, error) {
+	key, err := hpke.MLKEM768X25519().NewPublicKey(pub)
+	if err == nil {
+		_, _, err = hpke.NewSender(key, hpke.HKDFSHA256(), hpke.ChaCha20Poly1305(), nil)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("kem_pub: %w", wire.ErrMalformed)
+	}
+	return key, nil
+}

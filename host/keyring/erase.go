@@ -1,0 +1,232 @@
+package keyring
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/wasm-e2ee/wasm-e2ee/abi"
+	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
+)
+
+// maxScan is the longest stretch of offsets that is read to find out whether a group is
+// past an epoch (PROTOCOL.md §2.8.4).
+const maxScan = 10_000
+
+// scanned is what is known about one epoch's values in one partition below E_p: none from
+// clean on, at least one at or after dirty. Unknown: clean is E_p, dirty is -1.
+type scanned struct{ clean, dirty int64 }
+
+func ms(d time.Duration) uint64 { return uint64(d.Milliseconds()) }
+
+// NoteRetention says how long the broker keeps topic's data: the hard cap is never longer.
+// Zero or less means for ever.
+func (c *Consumer) NoteRetention(topic string, d time.Duration) {
+	if d <= 0 {
+		delete(c.retention, topic)
+		return
+	}
+	c.retention[topic] = d
+}
+
+// hardCap is H for topic in ms.
+func (c *Consumer) hardCap(topic string) uint64 {
+	if d, ok := c.retention[topic]; ok {
+		return ms(min(d, c.timing.HardCap))
+	}
+	return ms(c.timing.HardCap)
+}
+
+// EndsWanted lists the topics whose partitions' end offsets (high watermarks) must be
+// noted now: an epoch of theirs is over for Skew + Settle (PROTOCOL.md §2.8.4).
+func (c *Consumer) EndsWanted(now time.Time) []string {
+	var out []string
+	for _, x := range c.state.secrets {
+		if c.endsDue(x, unixMs(now)) && !slices.Contains(out, x.topic) {
+			out = append(out, x.topic)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+func (c *Consumer) endsDue(x *secret, at uint64) bool {
+	return x.endsAt == 0 && at >= x.useBy+ms(c.timing.Skew+c.timing.Settle)
+}
+
+// NoteEnds gives the end offset of every partition of topic, by an answer to a question
+// that was asked at asked or later.
+func (c *Consumer) NoteEnds(topic string, ends map[int32]int64, asked time.Time) {
+	at := unixMs(asked)
+	for _, x := range c.state.secrets {
+		if x.topic != topic || len(ends) == 0 || !c.endsDue(x, at) {
+			continue
+		}
+		x.endsAt = at
+		x.ends = make(map[int32]int64, len(ends))
+		for p, end := range ends {
+			x.ends[p] = max(end, 0)
+		}
+		c.state.version++
+	}
+}
+
+// Watched lists the topics for which progress is wanted: secrets are held whose end
+// offsets are known and that some group has not passed.
+func (c *Consumer) Watched() []string {
+	var out []string
+	for _, x := range c.state.secrets {
+		if x.endsAt != 0 && x.pastAt == 0 && !slices.Contains(out, x.topic) {
+			out = append(out, x.topic)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// A Progress is what the broker says about one topic.
+type Progress struct {
+	LogStart map[int32]int64            // per partition
+	Groups   map[string]map[int32]int64 // committed offsets of each group that exists and that Node.AllowsGroup; a partition without a commit is absent
+}
+
+// A Scan asks for the kids of the values in [From, To) of a partition: transaction
+// markers and empty partitions make plain comparison of offsets never true for most
+// clients. At most 10,000 offsets.
+type Scan struct {
+	Topic     string
+	Partition int32
+	From, To  int64
+}
+
+// NoteProgress decides which groups are past which epochs of topic. The scans it returns
+// settle the rest: read each, give it to NoteScan, and the next NoteProgress counts it.
+// warnings are for the log, each given once.
+func (c *Consumer) NoteProgress(topic string, p Progress, now time.Time) (scans []Scan, warnings []string) {
+	at := unixMs(now)
+	for _, x := range c.state.secrets {
+		if x.topic != topic || x.endsAt == 0 {
+			continue
+		}
+		past := len(c.state.node.Groups()) > 0 // without groups only the hard cap erases
+		for _, pattern := range c.state.node.Groups() {
+			seen := false
+			for group, committed := range p.Groups {
+				if !pattern.Match(group) {
+					continue
+				}
+				seen = true
+				for partition := range x.ends {
+					ok, scan := x.passed(partition, committed, p.LogStart)
+					if scan.To > scan.From {
+						scans = append(scans, scan)
+					}
+					past = past && ok
+				}
+			}
+			if !seen && at < x.endsAt+ms(c.timing.Window) {
+				past = false
+			} else if !seen && !c.warned[pattern.String()] {
+				c.warned[pattern.String()] = true
+				warnings = append(warnings, fmt.Sprintf("group %s: the credential names it but it was never seen, so its epochs are erased as if it had read them; hint: take it out of the credential, or start it within the window (%v)", pattern, c.timing.Window))
+			}
+		}
+		if past != (x.pastAt != 0) {
+			x.pastAt = 0
+			if past {
+				x.pastAt = at
+			}
+			c.state.version++
+		}
+	}
+	return mergeScans(scans), warnings
+}
+
+// passed reports whether a group with these committed offsets has read all of the epoch's
+// values in partition. Where offsets alone do not say, a scan would.
+func (x *secret) passed(partition int32, committed, logStart map[int32]int64) (bool, Scan) {
+	end := x.ends[partition]
+	from, ok := committed[partition]
+	start, known := logStart[partition]
+	if known && (!ok || start > from) {
+		from, ok = start, true
+	}
+	if end == 0 || ok && from >= end {
+		return true, Scan{}
+	}
+	if !ok {
+		return false, Scan{}
+	}
+	seen, found := x.scans[partition]
+	switch {
+	case found && from >= seen.clean:
+		return true, Scan{}
+	case found && from <= seen.dirty, end-from > maxScan:
+		return false, Scan{}
+	}
+	return false, Scan{x.topic, partition, from, end}
+}
+
+// mergeScans joins scans of one partition that start at the same offset.
+func mergeScans(scans []Scan) []Scan {
+	slices.SortFunc(scans, func(a, b Scan) int {
+		return cmp.Or(cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.From, b.From), cmp.Compare(b.To, a.To))
+	})
+	return slices.CompactFunc(scans, func(a, b Scan) bool { return a.Partition == b.Partition && a.From == b.From })
+}
+
+// NoteScan says which kids the values in the scanned range carry.
+func (c *Consumer) NoteScan(s Scan, kids map[abi.Kid]bool) {
+	for _, x := range c.state.secrets {
+		end, ok := x.ends[s.Partition]
+		if x.topic != s.Topic || x.endsAt == 0 || !ok || s.To < end || s.From >= end {
+			continue
+		}
+		seen, ok := x.scans[s.Partition]
+		if !ok {
+			seen = scanned{clean: end, dirty: -1}
+		}
+		if kids[x.kid] {
+			seen.dirty = max(seen.dirty, s.From)
+		} else {
+			seen.clean = min(seen.clean, s.From)
+		}
+		if x.scans == nil {
+			x.scans = map[int32]scanned{}
+		}
+		x.scans[s.Partition] = seen
+	}
+}
+
+// expired reports whether the secret must be gone.
+func (x *secret) expired(c *Consumer, at uint64) bool {
+	return at >= x.useBy+c.hardCap(x.topic) || x.pastAt != 0 && at >= x.pastAt+ms(c.timing.Window)
+}
+
+// Tick erases what is due: topic secrets that every group has passed for Window, those
+// past the hard cap, those of topics or roles that the credential lost, and prekeys. It
+// returns the erased kids, for the data planes. Call it every second or so.
+func (c *Consumer) Tick(now time.Time) []abi.Kid {
+	at := unixMs(now)
+	var kids []abi.Kid
+	for kid, x := range c.state.secrets {
+		if !x.expired(c, at) && c.state.node.covers(wire.RoleConsume, x.topic) == nil {
+			continue
+		}
+		clear(x.ts[:])
+		delete(c.state.secrets, kid)
+		c.state.erased[kid] = x.useBy + ms(c.timing.HardCap)
+		c.state.erasedTotal++
+		c.state.version++
+		kids = append(kids, kid)
+	}
+	for kid, until := range c.state.erased {
+		if at >= until {
+			delete(c.state.erased, kid)
+			c.state.version++
+		}
+	}
+	c.erasePrekeys()
+	return kids
+}
