@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -21,20 +22,33 @@ import (
 // keep apart by topic and group names.
 var shared struct {
 	once    sync.Once
-	dir     string
+	dir     string // of the whole run: brokers' data, the built program, its cache
 	cluster *broker.Cluster
 	err     error
 }
 
 func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "wasm-e2ee-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	shared.dir = dir
 	code := m.Run()
 	if shared.cluster != nil {
 		shared.cluster.Kill()
 	}
-	if shared.dir != "" {
-		os.RemoveAll(shared.dir)
-	}
+	os.RemoveAll(dir)
 	os.Exit(code)
+}
+
+// scratch is a folder that lasts as long as the whole run.
+func scratch(name string) string {
+	dir := filepath.Join(shared.dir, name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		panic(err) // the temporary folder was just made
+	}
+	return dir
 }
 
 // sharedBroker starts the shared Kafka at its first call.
@@ -42,10 +56,7 @@ func sharedBroker(t *testing.T) *broker.Cluster {
 	t.Helper()
 	deps.Need(t, deps.Kafka)
 	shared.once.Do(func() {
-		if shared.dir, shared.err = os.MkdirTemp("", "wasm-e2ee-kafka-"); shared.err != nil {
-			return
-		}
-		shared.cluster, shared.err = broker.Start(shared.dir, broker.Options{})
+		shared.cluster, shared.err = broker.Start(scratch("kafka"), broker.Options{})
 	})
 	if shared.err != nil {
 		t.Fatal(shared.err)

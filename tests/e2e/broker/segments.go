@@ -1,12 +1,14 @@
 package broker
 
 import (
-	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/process"
 )
 
 // Segments are the paths of a topic's log segments on every node.
@@ -31,35 +33,43 @@ func (c *Cluster) Segments(topic string) ([]string, error) {
 	return all, nil
 }
 
-// CountOnDisk counts a text in the raw bytes of all that the brokers store, logs of metadata
-// and of every topic included.
-func (c *Cluster) CountOnDisk(text []byte) (hits int, size int64, err error) {
+// ReadDisk reads every file that the brokers store, logs of metadata and of every topic
+// included, one by one into w.
+func (c *Cluster) ReadDisk(w io.Writer) error {
 	for _, n := range c.Nodes {
 		err := filepath.WalkDir(n.Data, func(path string, e os.DirEntry, err error) error {
-			if err != nil || !e.Type().IsRegular() {
-				return nil // a segment may vanish while we walk
+			if err != nil || !e.Type().IsRegular() || strings.HasSuffix(path, "index") {
+				return nil // a segment may vanish while we walk; indexes are 10 MB of zeros each
 			}
 			b, err := os.ReadFile(path)
 			if err != nil {
 				return nil
 			}
-			size += int64(len(b))
-			hits += bytes.Count(b, text)
-			return nil
+			_, err = w.Write(b)
+			return err
 		})
 		if err != nil {
-			return 0, 0, err
+			return err
 		}
 	}
-	return hits, size, nil
+	return nil
 }
 
-// Dump decodes a topic's segments with Kafka's DumpLogSegments, records and their headers,
-// decompressed, included.
-func (c *Cluster) Dump(ctx context.Context, topic string) (string, error) {
-	files, err := c.Segments(topic)
-	if err != nil {
-		return "", err
+// Dump decodes topics' segments with Kafka's DumpLogSegments, records and the names of their
+// headers, decompressed, included. What it prints goes to w: a little more than the topics'
+// size.
+func (c *Cluster) Dump(ctx context.Context, w io.Writer, topics ...string) error {
+	var files []string
+	for _, topic := range topics {
+		found, err := c.Segments(topic)
+		if err != nil {
+			return err
+		}
+		files = append(files, found...)
 	}
-	return c.Tool(ctx, "kafka.tools.DumpLogSegments", "--print-data-log", "--deep-iteration", "--files", strings.Join(files, ","))
+	_, err := process.Run(ctx, process.Spec{
+		Name: "DumpLogSegments", Dir: c.Dir, Stdout: w,
+		Args: c.java("-Xmx512m", "org.apache.kafka.tools.DumpLogSegments", "--print-data-log", "--deep-iteration", "--files", strings.Join(files, ",")),
+	})
+	return err
 }

@@ -111,23 +111,21 @@ func (j *Job) program(ctx context.Context, name string, env []string, args []str
 	if err != nil {
 		return err
 	}
-	return j.run(ctx, process.Spec{Name: name, Args: append(args, string(argument)), Env: env})
+	_, err = j.run(ctx, process.Spec{Name: name, Args: append(args, string(argument)), Env: env})
+	return err
 }
 
-// run runs a program within the job's time. Programs that hang on their own timeout are
-// killed a little later.
-func (j *Job) run(ctx context.Context, spec process.Spec) error {
+// run runs a program within the job's time and returns what it printed. Programs that hang
+// on their own timeout are killed a little later.
+func (j *Job) run(ctx context.Context, spec process.Spec) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, j.timeout()+5*time.Second)
 	defer cancel()
-	_, err := process.Run(ctx, spec)
+	printed, err := process.Run(ctx, spec)
 	var exit *exec.ExitError
-	switch {
-	case ctx.Err() != nil:
-		return fmt.Errorf("%w: %w", ErrTimeout, err)
-	case errors.As(err, &exit) && exit.ExitCode() == exitTimeout:
-		return fmt.Errorf("%w: %w", ErrTimeout, err)
+	if ctx.Err() != nil || errors.As(err, &exit) && exit.ExitCode() == exitTimeout {
+		err = fmt.Errorf("%w: %w", ErrTimeout, err)
 	}
-	return err
+	return printed, err
 }
 
 // exitTimeout is the exit code with which our client programs report that time ran out.

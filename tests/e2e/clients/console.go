@@ -62,12 +62,12 @@ func consoleProduce(ctx context.Context, j Job) error {
 	for k, v := range j.Properties {
 		args = append(args, "--command-property", k+"="+v)
 	}
-	// The console producer reports a failed record on its log and exits with 0.
-	var out bytes.Buffer
-	if err := j.run(ctx, process.Spec{Name: "console producer", Args: args, Stdin: &lines, Stdout: &out}); err != nil {
-		return err
+	printed, err := j.run(ctx, process.Spec{Name: "console producer", Args: args, Stdin: &lines})
+	if err == nil && strings.Contains(printed, "ERROR") {
+		// It reports a record that failed in its log, and exits with 0 all the same.
+		err = fmt.Errorf("console producer: %.2000s", printed)
 	}
-	return nil
+	return err
 }
 
 func consoleConsume(ctx context.Context, j Job) ([]records.Record, error) {
@@ -92,7 +92,7 @@ func consoleConsume(ctx context.Context, j Job) ([]records.Record, error) {
 	for k, v := range j.Properties {
 		args = append(args, "--command-property", k+"="+v)
 	}
-	err = j.run(ctx, process.Spec{Name: "console consumer", Args: args, Stdout: out})
+	_, err = j.run(ctx, process.Spec{Name: "console consumer", Args: args, Stdout: out})
 	out.Close()
 	printed, readErr := os.ReadFile(path)
 	if readErr != nil {

@@ -69,7 +69,8 @@ func kcatRun(ctx context.Context, j *Job, run []records.Record) error {
 	for _, h := range run[0].Headers {
 		args = append(args, "-H", h.Name+"="+string(h.Value))
 	}
-	return j.run(ctx, process.Spec{Name: "kcat", Args: args, Stdin: &lines})
+	_, err := j.run(ctx, process.Spec{Name: "kcat", Args: args, Stdin: &lines})
+	return err
 }
 
 func sameHeaders(a, b []records.Header) bool {
@@ -86,7 +87,7 @@ func kcatConsume(ctx context.Context, j Job) ([]records.Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = j.run(ctx, process.Spec{Name: "kcat", Stdout: out, Args: kcatArgs(&j,
+	_, err = j.run(ctx, process.Spec{Name: "kcat", Stdout: out, Args: kcatArgs(&j,
 		"-X", "auto.offset.reset=earliest", "-X", "isolation.level="+j.isolation(), "-X", "fetch.wait.max.ms=100",
 		"-c", strconv.Itoa(j.Count), "-u", "-f", `%p %o %T %K %S %h\n%k%s\n`, "-G", j.Group, j.Topic)})
 	out.Close()

@@ -48,9 +48,12 @@ func Generate(seed uint64, n int, s Shape, c Canaries) []Record {
 	alphabet := "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 	pool := make([]byte, 4*MaxValue)
 	for i := range pool {
-		if s.Binary {
+		switch {
+		case i >= len(pool)/2 && i%1024 >= 64:
+			pool[i] = pool[i-64] // half of the pool compresses well
+		case s.Binary:
 			pool[i] = byte(rng.Uint32())
-		} else {
+		default:
 			pool[i] = alphabet[rng.IntN(len(alphabet))]
 		}
 	}
