@@ -23,6 +23,7 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
+	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
 	"github.com/wasm-e2ee/wasm-e2ee/host/keyring"
 )
 
@@ -34,7 +35,7 @@ type File struct {
 	State          string        `yaml:"state"`           // the node's state file, from `wasm-e2ee enroll`
 	Module         string        `yaml:"module"`          // e2ee.wasm; default: beside the executable
 	CacheDir       string        `yaml:"cache_dir"`       // of compiled code; default: the user's cache directory
-	ProduceWait    time.Duration `yaml:"produce_wait"`    // how long a Produce waits for its epoch; default 10s
+	ProduceWait    time.Duration `yaml:"produce_wait"`    // how long a Produce waits for its epoch; default 8s
 	TLS            TLS           `yaml:"tls"`             // to the brokers
 	SASL           SASL          `yaml:"sasl"`            // the agent's own; the clients' is passed through
 	ClientTLS      ClientTLS     `yaml:"client_tls"`      // on the local side
@@ -68,7 +69,7 @@ type ClientTLS struct {
 // ends in "*". Topics that no pattern matches are encrypted.
 type Policy struct {
 	Plain         []string            `yaml:"plain"`          // passed through untouched
-	RequireGroups map[string][]string `yaml:"require_groups"` // topic: groups that must be able to read before anything is produced
+	RequireGroups map[string][]string `yaml:"require_groups"` // topic pattern: groups that must be able to read before anything is produced
 }
 
 // Timing overrides PROTOCOL.md §2.17; zero keeps a default.
@@ -96,7 +97,7 @@ func Read(path string) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
-	f := &File{Listen: "127.0.0.1:19092", ProduceWait: 10 * time.Second}
+	f := &File{Listen: "127.0.0.1:19092"}
 	if err := yaml.NewDecoder(bytes.NewReader(raw), yaml.DisallowUnknownField()).Decode(f); err != nil {
 		return nil, fmt.Errorf("configuration %s: %w\nhint: the keys are listed in examples/sidecar/README.md", path, err)
 	}
@@ -131,8 +132,8 @@ func (f *File) check() error {
 		return errors.New("cert and key go together")
 	case f.SASL != SASL{} && (f.SASL.Mechanism == "" || f.SASL.Username == "" || f.SASL.PasswordFile == ""):
 		return errors.New("sasl needs mechanism, username and password_file")
-	case f.ProduceWait <= 0:
-		return errors.New("produce_wait must be positive")
+	case f.ProduceWait < 0:
+		return errors.New("produce_wait must not be negative")
 	case f.Log.Format != "" && f.Log.Format != "text" && f.Log.Format != "json":
 		return fmt.Errorf("log.format %q is neither text nor json", f.Log.Format)
 	}
@@ -148,14 +149,35 @@ const maxDecompressed = 128 << 20
 // Config is the module's share of the policy.
 func (p Policy) Config() (abi.Config, error) {
 	c := abi.Config{MaxDecompressed: maxDecompressed}
-	for _, pattern := range p.Plain {
-		name, prefix := strings.CutSuffix(pattern, "*")
-		if len(name) > abi.MaxTopicLen || strings.Contains(name, "*") || name == "" && !prefix {
-			return c, fmt.Errorf("policy.plain: %q is neither a topic nor a prefix that ends in *", pattern)
+	for _, text := range p.Plain {
+		pattern, err := wire.ParsePattern(text)
+		if err != nil {
+			return c, fmt.Errorf("policy.plain: %w", err)
 		}
-		c.Rules = append(c.Rules, abi.Rule{Prefix: prefix, Pattern: name, Mode: abi.ModePlain})
+		c.Rules = append(c.Rules, abi.Rule{Prefix: pattern.Prefix, Pattern: pattern.Name, Mode: abi.ModePlain})
+	}
+	for text, groups := range p.RequireGroups {
+		if _, err := wire.ParsePattern(text); err != nil {
+			return c, fmt.Errorf("policy.require_groups: %w", err)
+		}
+		if len(groups) == 0 {
+			return c, fmt.Errorf("policy.require_groups: %s names no group", text)
+		}
 	}
 	return c, nil
+}
+
+// Groups returns the groups without which topic must not be produced to: those of every
+// pattern that matches it.
+func (p Policy) Groups(topic string) []string {
+	var groups []string
+	for text, names := range p.RequireGroups {
+		if pattern, err := wire.ParsePattern(text); err == nil && pattern.Match(topic) {
+			groups = append(groups, names...)
+		}
+	}
+	slices.Sort(groups)
+	return slices.Compact(groups)
 }
 
 // KX1 is the protocol's timing with the file's overrides.

@@ -146,7 +146,7 @@ func (e *Engine) Seal(ctx context.Context, topic string, partition int32, record
 }
 
 // Open returns the opened form of the batches in records, which a broker served for this
-// topic and partition; a batch cut short at the end stays as it is. On error the batches
+// topic and partition; of a batch cut short at the end the header stays. On error the batches
 // before the one that could not be opened are returned with it; the error wraps an
 // abi.Status.
 func (e *Engine) Open(ctx context.Context, topic string, partition int32, records []byte) ([]byte, error) {
@@ -154,12 +154,10 @@ func (e *Engine) Open(ctx context.Context, topic string, partition int32, record
 	for len(records) > 0 {
 		size, err := kafka.BatchSize(records)
 		if errors.Is(err, kafka.ErrCut) {
-			return append(out, records...), nil
+			size, err = len(records), nil // the module knows what to leave of it
 		}
 		if err == nil {
 			out, err = e.transform(ctx, openBatch, topic, partition, records[:size], out)
-		} else {
-			err = fmt.Errorf("%w: %w", abi.StatusMalformed, err)
 		}
 		if err != nil {
 			return out, fmt.Errorf("topic %s, partition %d, offset %d: %w", topic, partition, baseOffset(records), err)

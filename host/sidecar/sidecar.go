@@ -1,0 +1,120 @@
+// Package sidecar puts one process together: the agent, which has the keys; the engine,
+// which has the module; and the proxy, which has the clients. It decides nothing itself.
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+
+	"github.com/wasm-e2ee/wasm-e2ee/abi"
+	"github.com/wasm-e2ee/wasm-e2ee/host/agent"
+	"github.com/wasm-e2ee/wasm-e2ee/host/config"
+	"github.com/wasm-e2ee/wasm-e2ee/host/engine"
+	"github.com/wasm-e2ee/wasm-e2ee/host/proxy"
+)
+
+// A Sidecar is a running process's worth of agent, engine and proxy.
+type Sidecar struct {
+	Agent  *agent.Agent
+	Engine *engine.Engine
+	proxy  *proxy.Proxy
+	done   chan struct{}
+	err    error
+}
+
+// Start brings a sidecar up as file says and returns once it serves clients and the node is
+// known to the others: its credential is on the roster, and its prekey if it consumes. It
+// ends when ctx does; see Wait.
+func Start(ctx context.Context, file *config.File, log *slog.Logger) (*Sidecar, error) {
+	s := &Sidecar{done: make(chan struct{})}
+	if err := s.open(ctx, file, log); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+
+	// The agent outlives the proxy: requests that drain still need keys.
+	agentCtx, stopAgent := context.WithCancel(context.WithoutCancel(ctx))
+	proxyCtx, stopProxy := context.WithCancel(ctx)
+	agentDone := make(chan error, 1)
+	go func() {
+		err := s.Agent.Run(agentCtx)
+		stopProxy()
+		agentDone <- err
+	}()
+	go func() {
+		err := s.proxy.Run(proxyCtx)
+		stopAgent()
+		s.err = errors.Join(err, <-agentDone, s.close())
+		close(s.done)
+	}()
+
+	select {
+	case <-s.Agent.Ready():
+	case <-s.done:
+		return nil, errors.Join(s.Wait(), ctx.Err())
+	}
+	log.Info("serving", "listen", s.Addr().String(), "bootstrap", file.Bootstrap, "exposure_window", file.KX1().P().String())
+	return s, nil
+}
+
+// open makes the parts, in the order in which they need each other.
+func (s *Sidecar) open(ctx context.Context, file *config.File, log *slog.Logger) error {
+	policy, err := file.Policy.Config()
+	if err != nil {
+		return err
+	}
+	module, err := FindModule(file.Module)
+	if err != nil {
+		return err
+	}
+	kafka, err := file.Kafka()
+	if err != nil {
+		return err
+	}
+	brokerTLS, err := file.BrokerTLS()
+	if err != nil {
+		return err
+	}
+	clientTLS, err := file.LocalTLS()
+	if err != nil {
+		return err
+	}
+	s.Agent, err = agent.Open(ctx, agent.Config{
+		Kafka: kafka, StateFile: file.State, Timing: file.KX1(), RequireGroups: file.Policy.Groups, Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	s.Engine, err = engine.New(ctx, engine.Options{Module: module, CacheDir: CacheDir(file.CacheDir), Config: policy, Log: log}, s.Agent)
+	if err != nil {
+		return err
+	}
+	s.Agent.OnErase(func(kids []abi.Kid) { s.Engine.Erase(kids...) })
+	s.proxy, err = proxy.New(proxy.Config{
+		Bootstrap: file.Bootstrap, Listen: file.Listen, AdvertisedHost: file.AdvertisedHost,
+		TLS: brokerTLS, ClientTLS: clientTLS, ProduceWait: file.ProduceWait, Log: log,
+	}, s.Engine, s.Agent.AllowsGroup)
+	return err
+}
+
+// Addr is where local clients connect.
+func (s *Sidecar) Addr() net.Addr { return s.proxy.Addr() }
+
+// Wait returns when the sidecar has drained and ended, with what went wrong.
+func (s *Sidecar) Wait() error {
+	<-s.done
+	return s.err
+}
+
+// close frees the parts that Run does not.
+func (s *Sidecar) close() error {
+	var errs []error
+	if s.Engine != nil {
+		errs = append(errs, s.Engine.Close(context.Background()))
+	}
+	if s.Agent != nil {
+		errs = append(errs, s.Agent.Close())
+	}
+	return errors.Join(errs...)
+}
