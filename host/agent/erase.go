@@ -1,0 +1,263 @@
+package agent
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/wasm-e2ee/wasm-e2ee/host/keyring"
+)
+
+// tick erases what is due. It asks nobody, so that the hard cap holds while Kafka is out of
+// reach. The state is on disk without a key before the data planes are told.
+func (a *Agent) tick() {
+	at := now()
+	a.mu.Lock()
+	kids := a.consumer.Tick(at)
+	a.counts.erased += uint64(len(kids))
+	a.mu.Unlock()
+	if len(kids) == 0 {
+		return
+	}
+	a.save()
+	a.erase(kids)
+	const each = 16 // lines at most; a node that comes back after days erases thousands
+	for i, kid := range kids {
+		if i == each {
+			a.log.Info("roots erased", "more", len(kids)-each)
+			break
+		}
+		a.log.Info("root erased", "kid", hex.EncodeToString(kid[:]))
+	}
+}
+
+// passPrekeys tells the keyring how far the grants partition reached, for prekeys that wait
+// to be erased (PROTOCOL.md §2.8.3).
+func (a *Agent) passPrekeys() {
+	asked := now()
+	a.mu.Lock()
+	waiting := a.consumer.PrekeysWaiting(asked)
+	a.mu.Unlock()
+	if !waiting {
+		return
+	}
+	end, err := a.askGrantsEnd()
+	if err != nil {
+		a.warn("superseded prekeys stay until the grants topic can be asked", a.refusedOr(err))
+		return
+	}
+	a.mu.Lock()
+	a.consumer.NoteGrantsEnd(end, asked)
+	a.mu.Unlock()
+}
+
+// progress learns what the credential's groups have passed (PROTOCOL.md §2.8.4).
+func (a *Agent) progress() {
+	ctx, cancel := context.WithTimeout(a.ctx, time.Minute)
+	defer cancel()
+	if err := a.noteEnds(ctx); err != nil {
+		a.warn("roots stay until end offsets can be read", a.refusedOr(err))
+	}
+	a.mu.Lock()
+	topics := a.consumer.Watched()
+	a.mu.Unlock()
+	if len(topics) == 0 {
+		return
+	}
+	if err := a.noteProgress(ctx, topics); err != nil {
+		a.warn("roots stay until group offsets can be read", a.refusedOr(err))
+	}
+}
+
+func (a *Agent) noteEnds(ctx context.Context) error {
+	asked := now()
+	a.mu.Lock()
+	topics := a.consumer.EndsWanted(asked)
+	a.mu.Unlock()
+	if len(topics) == 0 {
+		return nil
+	}
+	listed, err := a.adm.ListEndOffsets(ctx, topics...)
+	for _, topic := range topics {
+		ends, terr := offsetsOf(listed, topic)
+		if terr != nil {
+			err = errors.Join(err, terr)
+			continue
+		}
+		a.mu.Lock()
+		a.consumer.NoteEnds(topic, ends, asked)
+		a.mu.Unlock()
+	}
+	return err
+}
+
+func (a *Agent) noteProgress(ctx context.Context, topics []string) error {
+	starts, err := a.adm.ListStartOffsets(ctx, topics...)
+	if err != nil && len(starts) == 0 {
+		return fmt.Errorf("log starts: %w", err)
+	}
+	groups, err := a.groups(ctx, topics)
+	if err != nil {
+		return err
+	}
+	var errs error
+	for _, topic := range topics {
+		start, err := offsetsOf(starts, topic)
+		if err != nil {
+			errs = errors.Join(errs, err)
+			continue
+		}
+		a.mu.Lock()
+		scans, warnings := a.consumer.NoteProgress(topic, keyring.Progress{LogStart: start, Groups: groups[topic]}, now())
+		a.mu.Unlock()
+		for _, w := range warnings {
+			a.log.Warn(w, "topic", topic)
+		}
+		for _, s := range scans {
+			kids, err := scan(ctx, a.cfg.Kafka, s.Topic, s.Partition, s.From, s.To)
+			if err != nil {
+				errs = errors.Join(errs, err)
+				break
+			}
+			a.mu.Lock()
+			a.consumer.NoteScan(s, kids)
+			a.mu.Unlock()
+		}
+	}
+	return errs
+}
+
+// groups returns, per topic, the committed offsets of those of the credential's groups that
+// use it: that have committed there, or hold one of its partitions. A credential may list
+// groups that read other topics only; they must not keep this one's keys.
+func (a *Agent) groups(ctx context.Context, topics []string) (map[string]map[string]map[int32]int64, error) {
+	names, err := a.groupNames(ctx)
+	if err != nil || len(names) == 0 {
+		return nil, err
+	}
+	out := make(map[string]map[string]map[int32]int64)
+	use := func(topic, group string) map[int32]int64 {
+		if out[topic] == nil {
+			out[topic] = make(map[string]map[int32]int64)
+		}
+		if out[topic][group] == nil {
+			out[topic][group] = make(map[int32]int64)
+		}
+		return out[topic][group]
+	}
+	for group, resp := range a.adm.FetchManyOffsets(ctx, names...) {
+		if errors.Is(resp.Err, kerr.GroupIDNotFound) {
+			continue
+		}
+		if resp.Err != nil {
+			return nil, fmt.Errorf("group %s: committed offsets: %w", group, resp.Err)
+		}
+		for _, topic := range topics {
+			for partition, o := range resp.Fetched[topic] {
+				if o.Err != nil {
+					return nil, fmt.Errorf("group %s, topic %s, partition %d: committed offset: %w", group, topic, partition, o.Err)
+				}
+				if o.At >= 0 {
+					use(topic, group)[partition] = o.At
+				}
+			}
+		}
+	}
+	assigned, err := a.assigned(ctx, names)
+	if err != nil {
+		return nil, err
+	}
+	for group, held := range assigned {
+		for _, topic := range topics {
+			if held[topic] {
+				use(topic, group)
+			}
+		}
+	}
+	return out, nil
+}
+
+// groupNames returns the groups of the credential: those named exactly, and those of the
+// cluster that a prefix covers.
+func (a *Agent) groupNames(ctx context.Context) ([]string, error) {
+	names := make(map[string]bool)
+	var prefixes bool
+	for _, p := range a.node.Groups() {
+		if p.Prefix {
+			prefixes = true
+		} else {
+			names[p.Name] = true
+		}
+	}
+	if prefixes {
+		listed, err := a.adm.ListGroups(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("list groups: %w", err)
+		}
+		for _, group := range listed.Groups() {
+			if a.AllowsGroup(group) {
+				names[group] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(names)), nil
+}
+
+// assigned returns the topics that members of each group hold now, in groups of the classic
+// protocol and of KIP-848's.
+func (a *Agent) assigned(ctx context.Context, groups []string) (map[string]map[string]bool, error) {
+	out := make(map[string]map[string]bool)
+	add := func(group string, set kadm.TopicsSet) {
+		for topic := range set {
+			if out[group] == nil {
+				out[group] = make(map[string]bool)
+			}
+			out[group][topic] = true
+		}
+	}
+	classic, err := a.adm.DescribeGroups(ctx, groups...)
+	if err != nil && len(classic) == 0 {
+		return nil, fmt.Errorf("describe groups: %w", err)
+	}
+	var rest []string
+	for name, g := range classic {
+		add(name, g.AssignedPartitions())
+		if len(g.Members) == 0 {
+			rest = append(rest, name)
+		}
+	}
+	if len(rest) == 0 {
+		return out, nil
+	}
+	// Brokers before 4.0 do not know the request, and then there is no such group.
+	modern, err := a.adm.DescribeConsumerGroups(ctx, rest...)
+	if err != nil && len(modern) == 0 {
+		return out, nil
+	}
+	for name, g := range modern {
+		add(name, g.AssignedPartitions())
+	}
+	return out, nil
+}
+
+// offsetsOf takes one topic's offsets from a listing, or says which is missing.
+func offsetsOf(l kadm.ListedOffsets, topic string) (map[int32]int64, error) {
+	if len(l[topic]) == 0 {
+		return nil, fmt.Errorf("topic %s: offsets: %w", topic, kerr.UnknownTopicOrPartition)
+	}
+	out := make(map[int32]int64, len(l[topic]))
+	for partition, o := range l[topic] {
+		if o.Err != nil {
+			return nil, fmt.Errorf("topic %s, partition %d: offsets: %w", topic, partition, o.Err)
+		}
+		out[partition] = o.Offset
+	}
+	return out, nil
+}

@@ -1,0 +1,42 @@
+package agent
+
+// saveAlways writes the state as it is now, whether or not it changed.
+func (a *Agent) saveAlways() error {
+	a.saves.Lock()
+	defer a.saves.Unlock()
+	return a.saveLocked()
+}
+
+// saveChanged writes the state if it changed since it was last written, and returns once
+// it is on disk.
+func (a *Agent) saveChanged() error {
+	a.saves.Lock()
+	defer a.saves.Unlock()
+	a.mu.Lock()
+	changed := a.state.Version() != a.saved
+	a.mu.Unlock()
+	if !changed {
+		return nil
+	}
+	return a.saveLocked()
+}
+
+func (a *Agent) saveLocked() error {
+	a.mu.Lock()
+	b, version := a.state.Marshal(), a.state.Version()
+	a.mu.Unlock()
+	defer clear(b)
+	if err := a.store.Save(b); err != nil {
+		return err
+	}
+	a.saved = version
+	return nil
+}
+
+// save is what groups the writes for grants: at most one each second, with the reader's
+// offset and what was read in the same file (PROTOCOL.md §2.8.2).
+func (a *Agent) save() {
+	if err := a.saveChanged(); err != nil && a.quiet.allow(err.Error(), now()) {
+		a.log.Error("the state is not on disk: keys that should be erased stay in the file", "err", err)
+	}
+}

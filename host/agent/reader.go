@@ -1,0 +1,148 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// A reader follows one partition of a control topic and knows how far it has come. It
+// reads aborted and control records too: they have offsets, and whoever waits for an
+// offset must not wait for a record that is never delivered.
+type reader struct {
+	topic     string
+	partition int32
+	cl        *kgo.Client // consumes the partition
+	ask       *kgo.Client // is asked for its offsets
+	log       *slog.Logger
+
+	mu    sync.Mutex
+	next  int64         // every record below it has been applied
+	moved chan struct{} // closed and replaced whenever next changes
+}
+
+// newReader makes a reader that starts at offset from, or at the log's start where from is
+// no longer in the log.
+func newReader(operator []kgo.Opt, ask *kgo.Client, topic string, partition int32, from int64, log *slog.Logger) (*reader, error) {
+	cl, err := newClient(operator,
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().At(from)}}),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.FetchIsolationLevel(kgo.ReadUncommitted()),
+		kgo.KeepControlRecords(),
+		kgo.FetchMaxWait(2*time.Second),
+		kgo.FetchMaxBytes(8<<20),
+	)
+	if err != nil {
+		return nil, err
+	}
+	return &reader{topic: topic, partition: partition, cl: cl, ask: ask, log: log, next: from, moved: make(chan struct{})}, nil
+}
+
+// run applies records in order until ctx ends. Apply gets data records only, and when they
+// had been fetched.
+func (r *reader) run(ctx context.Context, apply func(rec *kgo.Record, fetched time.Time)) {
+	quiet := limiter{every: 30 * time.Second}
+	for ctx.Err() == nil {
+		fetches := r.cl.PollRecords(ctx, 256) // so that next moves while a long log is read
+		fetched := time.Now()
+		for _, e := range fetches.Errors() {
+			if !errors.Is(e.Err, context.Canceled) && quiet.allow(e.Err.Error(), time.Now()) {
+				r.log.Warn("reading a control topic", "topic", r.topic, "partition", r.partition, "err", e.Err)
+			}
+		}
+		last := int64(-1)
+		fetches.EachRecord(func(rec *kgo.Record) {
+			if ctx.Err() != nil {
+				return
+			}
+			if !rec.Attrs.IsControl() {
+				apply(rec, fetched)
+			}
+			last = rec.Offset
+		})
+		if last >= 0 {
+			r.advance(last + 1)
+		}
+	}
+}
+
+func (r *reader) advance(next int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.next = next
+	close(r.moved)
+	r.moved = make(chan struct{})
+}
+
+// position is the offset of the next record to apply.
+func (r *reader) position() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.next
+}
+
+// movement is closed when next changes.
+func (r *reader) movement() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.moved
+}
+
+// catchUp returns once everything has been applied that stood in the partition when it was
+// called (PROTOCOL.md §2.7.3, §2.8.5).
+func (r *reader) catchUp(ctx context.Context) error {
+	end, err := listOffset(ctx, r.ask, r.topic, r.partition, listEnd)
+	if err != nil || r.position() >= end {
+		return err
+	}
+	// After a retention or a deletion nothing may be left below the end.
+	start, err := listOffset(ctx, r.ask, r.topic, r.partition, listStart)
+	if err != nil || start >= end {
+		return err
+	}
+	return r.waitFor(ctx, end)
+}
+
+// waitFor returns once every record below end has been applied.
+func (r *reader) waitFor(ctx context.Context, end int64) error {
+	for {
+		r.mu.Lock()
+		next, moved := r.next, r.moved
+		r.mu.Unlock()
+		if next >= end {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return fmt.Errorf("topic %s, partition %d: read to offset %d of %d: %w", r.topic, r.partition, next, end, context.Cause(ctx))
+		}
+	}
+}
+
+// A limiter lets a repeated message through once per period, so that a lasting failure is
+// one line and not a flood.
+type limiter struct {
+	every time.Duration
+
+	mu   sync.Mutex
+	last map[string]time.Time
+}
+
+func (l *limiter) allow(message string, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now.Sub(l.last[message]) < l.every {
+		return false
+	}
+	if l.last == nil || len(l.last) >= 1024 {
+		l.last = make(map[string]time.Time)
+	}
+	l.last[message] = now
+	return true
+}

@@ -1,0 +1,157 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
+	"github.com/wasm-e2ee/wasm-e2ee/host/keyring"
+)
+
+// A publication is what this node still has to write to the roster.
+type publication struct {
+	chain   bool      // the credential chain: at start, with each prekey, and when overwritten
+	bundle  bool      // the newest bundle: after NewPrekey, and when overwritten
+	renewed time.Time // when the chain was last written
+	prekeys uint64    // made since start
+}
+
+// applyRoster takes one record of the roster topic.
+func (a *Agent) applyRoster(rec *kgo.Record, _ time.Time) {
+	at := now()
+	a.mu.Lock()
+	err := a.roster.Apply(rec.Key, rec.Value, at)
+	again, noteErr := a.consumer.NoteRoster(rec.Key, rec.Value, at)
+	if again {
+		a.publish.bundle = true
+	}
+	for _, own := range a.node.RosterRecords() {
+		if bytes.Equal(own.Key, rec.Key) && !bytes.Equal(own.Value, rec.Value) {
+			a.publish.chain = true
+		}
+	}
+	a.mu.Unlock()
+	a.warn("roster record refused", err, "offset", rec.Offset)
+	if errors.Is(noteErr, keyring.ErrDuplicateNode) {
+		noteErr = fmt.Errorf("%w\nhint: the state file was copied or stolen: revoke this node and enrol it anew", noteErr)
+	}
+	a.warn("own prekey on the roster", noteErr, "offset", rec.Offset)
+}
+
+// publishing keeps this node's credential and prekey on the roster, and says when grants
+// can first reach it.
+func (a *Agent) publishing(period time.Duration) {
+	a.mu.Lock()
+	a.publish.chain = true
+	a.mu.Unlock()
+	ready := false
+	last := time.Now()
+	a.every(period, func() {
+		if jumped(last, time.Now()) > a.cfg.Timing.Skew/2 {
+			a.resumed()
+		}
+		last = time.Now()
+		err := a.publishDue()
+		if err == nil && !ready {
+			if err = a.rosterLog.catchUp(a.ctx); err == nil {
+				ready = true
+				close(a.ready)
+				a.log.Info("roster read, keys can be exchanged", "node", a.node.ID())
+			}
+		}
+		a.warn("roster", a.refusedOr(err))
+	})
+}
+
+// publishDue makes a prekey when it is time and writes what the roster lacks.
+func (a *Agent) publishDue() error {
+	at := now()
+	a.mu.Lock()
+	if a.node.HasRole(wire.RoleConsume) && a.consumer.PrekeyDue(at) {
+		if _, err := a.consumer.NewPrekey(at); err != nil {
+			a.mu.Unlock()
+			return fmt.Errorf("new prekey: %w", err)
+		}
+		a.publish.bundle = true
+		a.publish.prekeys++
+	}
+	if at.Sub(a.publish.renewed) >= a.cfg.Timing.PrekeyRotation {
+		a.publish.chain = true // heals a roster that was deleted
+	}
+	chain, bundle := a.publish.chain, a.publish.bundle
+	var records []keyring.Record
+	if chain {
+		records = a.node.RosterRecords()
+	}
+	if bundle {
+		if rec, ok := a.consumer.Bundle(); ok {
+			records = append(records, rec)
+		}
+	}
+	a.publish.chain, a.publish.bundle = false, false
+	a.mu.Unlock()
+	if len(records) == 0 {
+		return nil
+	}
+	// The seed reaches the disk before anybody can wrap to it (PROTOCOL.md §2.8.1).
+	err := a.saveChanged()
+	if err == nil {
+		_, err = a.write(a.ctx, rosterTopic, records)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err != nil {
+		a.publish.chain = a.publish.chain || chain
+		a.publish.bundle = a.publish.bundle || bundle
+		return err
+	}
+	if chain {
+		a.publish.renewed = at
+	}
+	return nil
+}
+
+// write writes records to a control topic and waits for all acknowledgements, for at most
+// ackTimeout.
+func (a *Agent) write(ctx context.Context, topic string, records []keyring.Record) ([]*kgo.Record, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, ackTimeout, errors.New("no acknowledgement within 30s"))
+	defer cancel()
+	out := make([]*kgo.Record, len(records))
+	for i, r := range records {
+		out[i] = &kgo.Record{Topic: topic, Partition: r.Partition, Key: r.Key, Value: r.Value}
+	}
+	if err := a.cl.ProduceSync(ctx, out...).FirstErr(); err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, fmt.Errorf("topic %s: write: %w", topic, err)
+	}
+	return out, nil
+}
+
+// resumed is what follows a clock jump: a suspended machine, or a clock that was set. What
+// was leased before may have leaked or be used twice (PROTOCOL.md §2.7.4, §2.13).
+func (a *Agent) resumed() {
+	a.log.Warn("the clock jumped: new epochs and a new prekey")
+	a.restart()
+	at := now()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.node.HasRole(wire.RoleConsume) {
+		return
+	}
+	if _, err := a.consumer.NewPrekey(at); err == nil {
+		a.publish.bundle = true
+		a.publish.prekeys++
+	}
+}
+
+// jumped is by how much the wall clock moved against the monotonic one between two times.
+func jumped(from, to time.Time) time.Duration {
+	return (to.Round(0).Sub(from.Round(0)) - to.Sub(from)).Abs()
+}

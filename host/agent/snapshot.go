@@ -1,0 +1,40 @@
+package agent
+
+import (
+	"time"
+
+	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
+	"github.com/wasm-e2ee/wasm-e2ee/host/keyring"
+)
+
+// A Snapshot is what an agent holds and has done, without secrets.
+type Snapshot struct {
+	Node   wire.NodeID
+	Roles  wire.Roles
+	Period time.Duration // P, which the product promises (PROTOCOL.md §2.17)
+
+	Epochs  []keyring.EpochView  // live epochs of this producing instance
+	Held    []keyring.KidView    // topic secrets held
+	Prekeys []keyring.PrekeyView // prekey seeds held
+
+	// Since start.
+	EpochsBegun   uint64 // one for each topic
+	RootsReceived uint64
+	RootsErased   uint64
+	PrekeysMade   uint64
+}
+
+// counts is what a Snapshot counts.
+type counts struct{ epochs, received, erased uint64 }
+
+// Snapshot returns the present view.
+func (a *Agent) Snapshot() Snapshot {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	view := a.state.View()
+	return Snapshot{
+		Node: view.Node, Roles: view.Credential.Roles, Period: a.cfg.Timing.P(),
+		Epochs: a.producer.Epochs(), Held: view.Kids, Prekeys: view.Prekeys,
+		EpochsBegun: a.counts.epochs, RootsReceived: a.counts.received, RootsErased: a.counts.erased, PrekeysMade: a.publish.prekeys,
+	}
+}
