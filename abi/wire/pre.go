@@ -1,10 +1,3 @@
-// Package wire holds the byte layouts of KX1 that outlive every binary: control messages
-// (PROTOCOL.md §2.6), the certificate signing request (§2.12) and the sealed values
-// (§2.4). It parses and appends; it signs and verifies nothing but the framing of what is
-// signed (Tail), holds no secret, reads no clock and does no I/O.
-//
-// Integers are big-endian. Every Parse function consumes all of its input, accepts one
-// encoding per meaning, and never allocates from a length that it has not checked.
 package wire
 
 import (
@@ -114,6 +107,18 @@ func SignatureInput(t Type, realm RealmID, body []byte) []byte {
 	b = append(b, realm[:]...)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(body)))
 	return append(b, body...)
+}
+
+// TypeOf tells which control message b starts like, by its version, type and suite.
+func TypeOf(b []byte) (Type, error) {
+	if len(b) < preSize || b[0] != Version || b[2] != Suite {
+		return 0, fmt.Errorf("control message: %w", ErrMalformed)
+	}
+	switch t := Type(b[1]); t {
+	case TypeCredential, TypePrekeyBundle, TypeEpochGrant:
+		return t, nil
+	}
+	return 0, fmt.Errorf("control message of %v: %w", Type(b[1]), ErrMalformed)
 }
 
 func appendPre(b []byte, t Type, realm RealmID) []byte {

@@ -133,7 +133,7 @@ func (c *Consumer) verifyGrant(partition int32, key, value []byte, r *Roster, no
 // reject remembers why the kids of a signed header cannot be opened here.
 func (c *Consumer) reject(g *wire.Grant, why abi.Status) {
 	for _, t := range g.Header.Topics {
-		c.rejectKid(kidOf(t.Commit), why)
+		c.rejectKid(KidOf(t.Commit), why)
 	}
 }
 
@@ -146,7 +146,7 @@ func (c *Consumer) rejectKid(kid abi.Kid, why abi.Status) {
 // wanted reports whether one topic of a grant is to be kept: this node is entitled to it,
 // and it is neither held from this header, nor erased, nor older than the hard cap.
 func (c *Consumer) wanted(h *wire.GrantHeader, digest wire.Digest, t *wire.GrantTopic, now time.Time) bool {
-	kid := kidOf(t.Commit)
+	kid := KidOf(t.Commit)
 	if x := c.state.secrets[kid]; x != nil {
 		return x.header != digest
 	}
@@ -200,7 +200,7 @@ func (c *Consumer) open(g *wire.Grant, w *wire.Wrap, p *prekey, now time.Time) (
 	}()
 	for i, t := range h.Topics {
 		x := &secret{
-			kid: kidOf(t.Commit), realm: h.Realm, producer: h.Producer, instance: h.Instance, epoch: h.Epoch,
+			kid: KidOf(t.Commit), realm: h.Realm, producer: h.Producer, instance: h.Instance, epoch: h.Epoch,
 			start: h.Start, useBy: h.UseBy, header: digest, topic: t.Name, firstSeen: unixMs(now),
 		}
 		opened[i] = x

@@ -57,8 +57,8 @@ func deriveRoot(root *ratchet.Node, ts *secretKey, context string, commit wire.D
 	return expand((*[32]byte)(root), ts, "KX1 root v1\x00", context+string(commit[:]))
 }
 
-// kidOf names a commitment.
-func kidOf(commit wire.Digest) abi.Kid {
+// KidOf names a commitment (PROTOCOL.md §2.3).
+func KidOf(commit wire.Digest) abi.Kid {
 	d := sha256.Sum256(append([]byte("KX1 kid v1\x00"), commit[:]...))
 	return abi.Kid(d[:abi.KidSize])
 }

@@ -147,7 +147,7 @@ func newEpoch(es *secretKey, h *wire.GrantHeader, topic string) (*epoch, wire.Di
 	if err := deriveRoot(&root, &ts, context, commit); err != nil {
 		return nil, commit, err
 	}
-	e := &epoch{topic: topic, instance: h.Instance, number: h.Epoch, kid: kidOf(commit)}
+	e := &epoch{topic: topic, instance: h.Instance, number: h.Epoch, kid: KidOf(commit)}
 	e.stack.Reset(0, 0, &root)
 	return e, commit, nil
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
 )
 
-// stateMagic starts a state file. A change of the layout changes its number.
-const stateMagic = "KX1 state v1\x00"
+// StateMagic starts a state file. A change of the layout changes its number.
+const StateMagic = "KX1 state v1\x00"
 
 // Least sizes of a state's elements in bytes, to check counts against.
 const (
@@ -46,14 +46,14 @@ func (s *State) Marshal() []byte {
 		chain = appendChain(nil, s.node.root, s.node.chain)
 	}
 	secrets := s.sortedSecrets()
-	size := len(stateMagic) + 32 + 2 + len(chain) + 8 + 8 + 2 + len(s.prekeys)*prekeySize + 4 +
+	size := len(StateMagic) + 32 + 2 + len(chain) + 8 + 8 + 2 + len(s.prekeys)*prekeySize + 4 +
 		4 + len(s.erased)*erasedSize + 4 + len(s.marks)*markSize + sha256.Size
 	for _, x := range secrets {
 		size += minSecretSize + len(x.topic) + len(x.ends)*endSize
 	}
 	be := binary.BigEndian
 	b := make([]byte, 0, size)
-	b = append(b, stateMagic...)
+	b = append(b, StateMagic...)
 	b = append(b, s.node.seed[:]...)
 	b = be.AppendUint16(b, uint16(len(chain)))
 	b = append(b, chain...)
@@ -117,8 +117,8 @@ func sortedKeys[K comparable, V any](m map[K]V, compare func(a, b K) int) []K {
 // wipes b. What it refuses it has wiped.
 func ParseState(b []byte) (*State, error) {
 	r := stateReader{b: b}
-	if string(r.take(len(stateMagic))) != stateMagic {
-		return nil, fmt.Errorf("state file: it does not start with %q: %w", stateMagic[:len(stateMagic)-1], wire.ErrMalformed)
+	if string(r.take(len(StateMagic))) != StateMagic {
+		return nil, fmt.Errorf("state file: it does not start with %q: %w", StateMagic[:len(StateMagic)-1], wire.ErrMalformed)
 	}
 	s := emptyState()
 	err := s.parse(&r)

@@ -1,0 +1,88 @@
+package keyring
+
+import (
+	"github.com/wasm-e2ee/wasm-e2ee/abi"
+	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
+	"github.com/wasm-e2ee/wasm-e2ee/module/ratchet"
+)
+
+// Via is how a root was had from a leaked state.
+type Via uint8
+
+const (
+	ViaTopicSecret Via = iota + 1 // the state held the topic secret
+	ViaPrekey                     // the state held the prekey that a stored grant is wrapped for
+)
+
+// String names the way in a few words.
+func (v Via) String() string {
+	switch v {
+	case ViaTopicSecret:
+		return "topic secret"
+	case ViaPrekey:
+		return "prekey"
+	}
+	return "unknown"
+}
+
+// An UnsafeRoot is a tree's root that somebody got out of a leaked state, SECRET.
+type UnsafeRoot struct {
+	Kid   abi.Kid
+	Topic string
+	Root  ratchet.Node
+	Via   Via
+}
+
+// UnsafeRoots is what a thief of an encoded state can do (PROTOCOL.md §4, V-2): every
+// topic secret in it, and every wrap in grants that one of its prekeys opens, whoever it
+// was for and whatever its signature. No node calls it; the demo and the tests do, to show
+// what a leak opens. A kid that is had in both ways is listed twice.
+func UnsafeRoots(state []byte, grants []*wire.Grant) ([]UnsafeRoot, error) {
+	s, err := ParseState(state)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Wipe()
+	var out []UnsafeRoot
+	add := func(ts *secretKey, context string, kid abi.Kid, topic string, via Via) error {
+		commit, err := deriveCommit(ts, context)
+		if err != nil {
+			return err
+		}
+		r := UnsafeRoot{Kid: kid, Topic: topic, Via: via}
+		err = deriveRoot(&r.Root, ts, context, commit)
+		out = append(out, r)
+		return err
+	}
+	for _, x := range s.sortedSecrets() {
+		if err := add(&x.ts, x.context(), x.kid, x.topic, ViaTopicSecret); err != nil {
+			return nil, err
+		}
+	}
+	for _, p := range s.prekeys {
+		pub, err := kemPublic(&p.seed)
+		if err != nil {
+			return nil, err
+		}
+		for _, g := range grants {
+			for i := range g.Wraps {
+				w := &g.Wraps[i]
+				var es secretKey
+				if w.Prekey != p.id || unwrapSecret(&es, &p.seed, grantInfo(g.Header.Digest(), w.Node, pub), w.HPKE[:]) != nil {
+					continue
+				}
+				for _, t := range g.Header.Topics {
+					var ts secretKey
+					context := topicContext(&g.Header, t.Name)
+					if err := deriveTopicSecret(&ts, &es, context); err != nil {
+						return nil, err
+					}
+					if err := add(&ts, context, KidOf(t.Commit), t.Name, ViaPrekey); err != nil {
+						return nil, err
+					}
+				}
+			}
+		}
+	}
+	return out, nil
+}
