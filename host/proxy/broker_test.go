@@ -1,8 +1,6 @@
 package proxy
 
 import (
-	"encoding/binary"
-
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi/kafka"
@@ -47,20 +45,4 @@ func topicID(r *rig, topic string) [16]byte {
 		r.Fatal(err)
 	}
 	return resp.Topics[0].TopicID
-}
-
-// rawRequest encodes a request with its length in front.
-func rawRequest(req kmsg.Request, correlationID int32) []byte {
-	f := kmsg.NewRequestFormatter(kmsg.FormatterClientID("raw"))
-	return f.AppendRequest(nil, req, correlationID)
-}
-
-// rawResponse takes a frame, whose length was read, apart.
-func rawResponse(frame []byte, req kmsg.Request) (correlationID int32, resp kmsg.Response, err error) {
-	resp = req.ResponseKind()
-	size, err := kafka.ResponseHeaderSize(req.Key(), req.GetVersion(), frame)
-	if err != nil {
-		return 0, nil, err
-	}
-	return int32(binary.BigEndian.Uint32(frame)), resp, resp.ReadFrom(frame[size:])
 }

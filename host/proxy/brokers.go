@@ -69,15 +69,12 @@ func (p *Proxy) localPort(id int32, host string, port int32) (int32, error) {
 	return b.port, nil
 }
 
-// knownPort returns the port of the listener for a broker that was seen before.
-func (p *Proxy) knownPort(id int32) (int32, bool) {
-	p.brokers.mu.Lock()
-	defer p.brokers.mu.Unlock()
-	b, ok := p.brokers.byID[id]
-	if !ok {
-		return 0, false
-	}
-	return b.port, true
+// Learn opens the listener for a broker before any client has asked for it. After a restart
+// some clients know the brokers' listeners only and never come back to the bootstrap
+// listener, where they would learn of them anew.
+func (p *Proxy) Learn(id int32, host string, port int32) error {
+	_, err := p.localPort(id, host, port)
+	return err
 }
 
 // listenFor opens the listener of broker id: on the bootstrap port + 1 + id, so that a

@@ -274,7 +274,7 @@ func (c *conn) request(f *frame) error {
 	case kafka.KeyProduce:
 		return c.produce(f, h)
 	case kafka.KeyJoinGroup, kafka.KeyConsumerGroupHeartbeat, kafka.KeyShareGroupHeartbeat,
-		kafka.KeyStreamsGroupHeartbeat, kafka.KeyOffsetFetch, kafka.KeyOffsetCommit:
+		kafka.KeyStreamsGroupHeartbeat, kafka.KeyShareFetch, kafka.KeyOffsetFetch, kafka.KeyOffsetCommit:
 		refusal, err := c.refuseGroup(h, f.body()[h.Size:])
 		if err != nil {
 			return err

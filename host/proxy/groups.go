@@ -13,15 +13,18 @@ import (
 // does list (PROTOCOL.md §2.8): another one would find its data unreadable some minutes
 // later, without knowing why.
 func (c *conn) refuseGroup(h kafka.RequestHeader, body []byte) (appender, error) {
-	groups, ok, err := kafka.RequestGroups(h.Key, h.Version, body)
+	if c.p.groups == nil {
+		return nil, nil
+	}
+	names, ok, err := kafka.RequestGroups(h.Key, h.Version, body)
 	if err != nil {
 		return nil, &violation{"client", kafka.APIName(h.Key), h.Version, err}
 	}
 	if !ok {
 		return nil, nil
 	}
-	for _, group := range groups {
-		if c.p.allowsGroup(group) {
+	for _, group := range names {
+		if c.p.groups.AllowsGroup(group) {
 			continue
 		}
 		c.p.stats.groupsRefused.Add(1)

@@ -28,8 +28,8 @@ type rig struct {
 }
 
 // newRig starts a cluster and a sidecar; edit may change the sidecar's configuration, and
-// allows limits the groups.
-func newRig(t *testing.T, edit func(*Config), allows func(string) bool, opts ...kfake.Opt) *rig {
+// groups limits the groups.
+func newRig(t *testing.T, edit func(*Config), groups Groups, opts ...kfake.Opt) *rig {
 	t.Helper()
 	cluster, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1), kfake.DefaultNumPartitions(3), kfake.AllowAutoTopicCreation()}, opts...)...)
 	if err != nil {
@@ -45,7 +45,7 @@ func newRig(t *testing.T, edit func(*Config), allows func(string) bool, opts ...
 	if edit != nil {
 		edit(&cfg)
 	}
-	if r.proxy, err = New(cfg, r.filter, allows); err != nil {
+	if r.proxy, err = New(cfg, r.filter, groups); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -39,12 +40,13 @@ func (c *conn) produce(f *frame, h kafka.RequestHeader) error {
 	if err := c.sealAll(work); err != nil {
 		return err
 	}
-	size := len(f.bytes)
+	size, sealed := len(f.bytes), uint64(0)
 	for i := range work {
 		s := &work[i]
 		if s.err == nil {
 			size += len(s.sealed) - len(s.partition.Records)
 			s.partition.Records = s.sealed
+			sealed++
 			continue
 		}
 		status, v := judge(s.err)
@@ -61,10 +63,10 @@ func (c *conn) produce(f *frame, h kafka.RequestHeader) error {
 		// There is no response to put the error into. Kafka closes the connection then.
 		return &violation{"client", "Produce", h.Version, fmt.Errorf("acks=0 and refused: %s", refused[0].message)}
 	}
+	c.p.stats.sealed.Add(sealed)
 	if remove(r, refused); len(r.Topics) == 0 && len(refused) > 0 {
 		return c.answer(h, responseOf(h.Version, refused))
 	}
-	c.p.stats.sealed.Add(uint64(len(work) - len(refused)))
 
 	out := newFrame(size)
 	defer out.release()
@@ -107,15 +109,36 @@ func (c *conn) sealAll(work []sealing) error {
 		s := &work[i]
 		ctx, stop := context.WithTimeout(c.ctx, c.p.leases.wait(s.name, start, c.p.cfg.ProduceWait))
 		defer stop()
+		c.seal(ctx, s)
+		switch status, _ := judge(s.err); {
+		case s.err == nil:
+			c.p.leases.note(s.name, start, time.Now(), true)
+		case status == abi.StatusUnavailable:
+			c.p.leases.note(s.name, start, time.Now(), false)
+		}
+	})
+}
+
+// sealAgain is the time after which a seal that was answered with StatusUnavailable is tried
+// again: not every client is patient, so the sidecar is.
+const sealAgain = 200 * time.Millisecond
+
+// seal seals one partition, trying until ctx ends where only the control topics are missing.
+func (c *conn) seal(ctx context.Context, s *sealing) {
+	for {
 		s.sealed, s.err = c.p.filter.Seal(ctx, s.name, s.partition.Index, s.partition.Records)
 		if s.err == nil && len(s.sealed) == 0 {
 			s.err = abi.StatusInternal
 		}
-		_, v := judge(s.err)
-		if s.err == nil || v.produce == codeNotEnoughReplicas {
-			c.p.leases.note(s.name, start, time.Now(), s.err == nil)
+		if !errors.Is(s.err, abi.StatusUnavailable) {
+			return
 		}
-	})
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(sealAgain):
+		}
+	}
 }
 
 // each calls f for 0 to n-1, concurrently where there is more than one, and waits. The work

@@ -67,12 +67,15 @@ type Filter interface {
 	Open(ctx context.Context, topic string, partition int32, records []byte) ([]byte, error)
 }
 
+// Groups tells which consumer groups the node's credential lists. *agent.Agent is one.
+type Groups interface{ AllowsGroup(group string) bool }
+
 // A Proxy is the sidecar of one cluster.
 type Proxy struct {
-	cfg         Config
-	filter      Filter
-	allowsGroup func(group string) bool
-	log         *slog.Logger
+	cfg    Config
+	filter Filter
+	groups Groups // nil allows all
+	log    *slog.Logger
 
 	bootstrap     net.Listener
 	bootstrapHost string        // the host part of cfg.Listen
@@ -89,9 +92,9 @@ type Proxy struct {
 	work     sync.WaitGroup // connections and accept loops
 }
 
-// New opens the bootstrap listener; Run serves it. allowsGroup says whether this node's
-// credential lists a consumer group; nil allows all.
-func New(cfg Config, filter Filter, allowsGroup func(group string) bool) (*Proxy, error) {
+// New opens the bootstrap listener; Run serves it. Where groups is nil, any consumer group
+// may be used.
+func New(cfg Config, filter Filter, groups Groups) (*Proxy, error) {
 	if len(cfg.Bootstrap) == 0 {
 		return nil, errors.New("no bootstrap brokers are configured (hint: list host:port of at least one broker)")
 	}
@@ -116,15 +119,12 @@ func New(cfg Config, filter Filter, allowsGroup func(group string) bool) (*Proxy
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	if allowsGroup == nil {
-		allowsGroup = func(string) bool { return true }
-	}
 	ln, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("bootstrap listener: %w (hint: is another sidecar or a broker on this port?)", err)
 	}
 	p := &Proxy{
-		cfg: cfg, filter: filter, allowsGroup: allowsGroup, log: cfg.Log,
+		cfg: cfg, filter: filter, groups: groups, log: cfg.Log,
 		bootstrap: ln, bootstrapHost: host, conns: map[*conn]struct{}{},
 	}
 	p.brokers.byID = map[int32]*broker{}
