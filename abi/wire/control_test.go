@@ -1,0 +1,259 @@
+package wire
+
+import (
+	"bytes"
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// fill puts distinct bytes into fixed arrays.
+func fill(b []byte, start byte) {
+	for i := range b {
+		b[i] = start + byte(i)
+	}
+}
+
+func sampleCredential() *Credential {
+	c := &Credential{
+		Lineage: 3, NotBefore: 1000, NotAfter: 2000, DataNotBefore: 500, OfflineAllow: 7,
+		Roles:  RoleProduce | RoleConsume,
+		Topics: []Pattern{{Name: "orders"}, {Prefix: true, Name: "eu."}, {Prefix: true}},
+		Groups: []Pattern{{Name: "billing"}},
+	}
+	fill(c.Realm[:], 1)
+	fill(c.Node[:], 20)
+	fill(c.Serial[:], 40)
+	fill(c.Subject[:], 60)
+	fill(c.Issuer[:], 100)
+	fill(c.Signature[:], 140)
+	return c
+}
+
+func sampleBundle() *PrekeyBundle {
+	p := &PrekeyBundle{Generation: 9, Created: 10, NotAfter: 11, Interest: []Pattern{{Name: "a"}}}
+	fill(p.Realm[:], 1)
+	fill(p.Node[:], 2)
+	fill(p.Credential[:], 3)
+	fill(p.KEMPub[:], 4)
+	fill(p.Signature[:], 5)
+	return p
+}
+
+func sampleGrant() *Grant {
+	g := &Grant{Partition: 5, Header: GrantHeader{
+		Epoch: 7, Start: 100, UseBy: 200, Flags: GrantArchive, AuthoritySeq: 4,
+		Topics: []GrantTopic{{Name: "a"}, {Name: "b", Commit: Digest{1}}},
+	}}
+	fill(g.Header.Instance[:], 9)
+	fill(g.Signature[:], 11)
+	g.Wraps = make([]Wrap, 2)
+	g.Wraps[1].Node[15] = 1
+	fill(g.Wraps[1].HPKE[:], 1)
+	return g
+}
+
+func sampleCSR() *CSR {
+	c := &CSR{OfflineAllow: 5, Roles: RoleConsume, Topics: []Pattern{{Name: "t"}}, Groups: []Pattern{{Prefix: true, Name: "g"}}}
+	fill(c.Subject[:], 1)
+	fill(c.Signature[:], 2)
+	return c
+}
+
+// message is what every layout of this package offers.
+type message interface {
+	Append([]byte) []byte
+}
+
+// layouts gives each control message and its parser.
+var layouts = []struct {
+	name  string
+	value message
+	parse func([]byte) (message, error)
+}{
+	{"credential", sampleCredential(), func(b []byte) (message, error) { return ParseCredential(b) }},
+	{"bundle", sampleBundle(), func(b []byte) (message, error) { return ParsePrekeyBundle(b) }},
+	{"grant", sampleGrant(), func(b []byte) (message, error) { return ParseGrant(b) }},
+	{"csr", sampleCSR(), func(b []byte) (message, error) { return ParseCSR(b) }},
+}
+
+func TestParseAfterAppendIsTheIdentity(t *testing.T) {
+	for _, l := range layouts {
+		got, err := l.parse(l.value.Append(nil))
+		if err != nil {
+			t.Fatalf("%s: %v", l.name, err)
+		}
+		if !reflect.DeepEqual(got, l.value) {
+			t.Errorf("%s: got %+v, want %+v", l.name, got, l.value)
+		}
+	}
+}
+
+func TestAppendKeepsWhatWasThere(t *testing.T) {
+	for _, l := range layouts {
+		if got := l.value.Append([]byte("x")); !bytes.Equal(got[1:], l.value.Append(nil)) || got[0] != 'x' {
+			t.Errorf("%s: Append depends on what is before it", l.name)
+		}
+	}
+}
+
+func TestEveryTruncationAndExtensionIsRefused(t *testing.T) {
+	for _, l := range layouts {
+		b := l.value.Append(nil)
+		for n := range b {
+			if _, err := l.parse(b[:n]); !errors.Is(err, ErrMalformed) {
+				t.Fatalf("%s cut to %d of %d bytes: %v", l.name, n, len(b), err)
+			}
+		}
+		if _, err := l.parse(append(b, 0)); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s with a byte after it: %v", l.name, err)
+		}
+	}
+}
+
+func TestForeignVersionTypeAndSuiteAreRefused(t *testing.T) {
+	for _, l := range layouts[:3] {
+		for i := range 3 {
+			b := l.value.Append(nil)
+			b[i]++
+			if _, err := l.parse(b); err == nil {
+				t.Errorf("%s: byte %d changed and accepted", l.name, i)
+			}
+		}
+	}
+}
+
+func TestWhatIsOutOfBoundsIsRefused(t *testing.T) {
+	for name, change := range map[string]func(c *Credential){
+		"unknown role":          func(c *Credential) { c.Roles |= 64 },
+		"ends before it starts": func(c *Credential) { c.NotAfter = c.NotBefore - 1 },
+		"empty exact pattern":   func(c *Credential) { c.Topics[0].Name = "" },
+		"long pattern":          func(c *Credential) { c.Topics[0].Name = strings.Repeat("x", MaxNameLen+1) },
+		"over 4 KiB":            func(c *Credential) { c.Groups = bigPatterns() },
+	} {
+		c := sampleCredential()
+		change(c)
+		if _, err := ParseCredential(c.Append(nil)); !errors.Is(err, ErrMalformed) {
+			t.Errorf("credential, %s: %v", name, err)
+		}
+	}
+	for name, change := range map[string]func(g *Grant){
+		"no topics":           func(g *Grant) { g.Header.Topics = nil },
+		"topics out of order": func(g *Grant) { g.Header.Topics[0].Name = "c" },
+		"topic twice":         func(g *Grant) { g.Header.Topics[0].Name = "b" },
+		"topic without name":  func(g *Grant) { g.Header.Topics[0].Name = "" },
+		"unknown flag":        func(g *Grant) { g.Header.Flags = 2 },
+		"ends at its start":   func(g *Grant) { g.Header.UseBy = g.Header.Start },
+		"wraps out of order":  func(g *Grant) { g.Wraps[0].Node[0] = 1 },
+		"recipient twice":     func(g *Grant) { g.Wraps[1].Node[15] = 0 },
+		"513 topics":          func(g *Grant) { g.Header.Topics = manyTopics(513) },
+	} {
+		g := sampleGrant()
+		change(g)
+		if _, err := ParseGrant(g.Append(nil)); !errors.Is(err, ErrMalformed) {
+			t.Errorf("grant, %s: %v", name, err)
+		}
+	}
+	g := sampleGrant()
+	g.Header.Topics = manyTopics(MaxTopics)
+	if _, err := ParseGrant(g.Append(nil)); err != nil {
+		t.Errorf("a grant of %d topics: %v", MaxTopics, err)
+	}
+	p := sampleBundle()
+	p.NotAfter = p.Created - 1
+	if _, err := ParsePrekeyBundle(p.Append(nil)); !errors.Is(err, ErrMalformed) {
+		t.Errorf("bundle that ends before it starts: %v", err)
+	}
+}
+
+func bigPatterns() []Pattern {
+	out := make([]Pattern, 40)
+	for i := range out {
+		out[i] = Pattern{Name: strings.Repeat("g", 100)}
+	}
+	return out
+}
+
+func manyTopics(n int) []GrantTopic {
+	out := make([]GrantTopic, n)
+	for i := range out {
+		out[i].Name = string([]byte{'t', byte('0' + i/100), byte('0' + i/10%10), byte('0' + i%10)})
+	}
+	return out
+}
+
+// TestChangedWrapIsRefused: the signature does not cover WRAPS itself, its digest does.
+func TestChangedWrapIsRefused(t *testing.T) {
+	b := sampleGrant().Append(nil)
+	b[len(b)-1] ^= 1
+	if _, err := ParseGrant(b); !errors.Is(err, ErrMalformed) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestKeysNameTypeAndSubject(t *testing.T) {
+	c, p, g := sampleCredential(), sampleBundle(), sampleGrant()
+	for _, tt := range []struct {
+		key  []byte
+		want []byte
+	}{
+		{c.Key(), bytes.Join([][]byte{{1}, c.Node[:], c.Serial[:]}, nil)},
+		{p.Key(), bytes.Join([][]byte{{3}, p.Node[:]}, nil)},
+		{g.Header.Key(), bytes.Join([][]byte{{4}, g.Header.Instance[:], {0, 0, 0, 7}}, nil)},
+	} {
+		if !bytes.Equal(tt.key, tt.want) {
+			t.Errorf("key %x, want %x", tt.key, tt.want)
+		}
+	}
+}
+
+func TestSignatureInputBindsTypeRealmAndLength(t *testing.T) {
+	got := SignatureInput(TypeEpochGrant, RealmID{0: 0xAA}, []byte("body"))
+	want := append([]byte("KX1 sig v1\x00\x04\xaa"), make([]byte, 15)...)
+	want = append(want, 0, 0, 0, 4, 'b', 'o', 'd', 'y')
+	if !bytes.Equal(got, want) {
+		t.Errorf("got %x, want %x", got, want)
+	}
+}
+
+func TestPatternsReadAsTheyAreWritten(t *testing.T) {
+	for s, match := range map[string][2]string{
+		"orders":  {"orders", "orders2"},
+		"orders*": {"orders2", "order"},
+		"*":       {"", ""},
+	} {
+		p, err := ParsePattern(s)
+		if err != nil || p.String() != s || !p.Match(match[0]) || match[1] != "" && p.Match(match[1]) {
+			t.Errorf("%q: %v %v", s, p, err)
+		}
+	}
+	for _, s := range []string{"", "a*b", "**", "*a", strings.Repeat("x", MaxNameLen+1)} {
+		if p, err := ParsePattern(s); err == nil {
+			t.Errorf("%q became %v", s, p)
+		}
+	}
+}
+
+// fuzz asserts that what parses encodes to the same bytes, so that there is one encoding
+// per meaning.
+func fuzz(f *testing.F, i int) {
+	l := layouts[i]
+	f.Add(l.value.Append(nil))
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		before := bytes.Clone(b)
+		m, err := l.parse(b)
+		if !bytes.Equal(b, before) {
+			t.Fatal("the input was changed")
+		}
+		if err == nil && !bytes.Equal(m.Append(nil), b) {
+			t.Fatalf("%x encodes as %x", b, m.Append(nil))
+		}
+	})
+}
+
+func FuzzCredential(f *testing.F)   { fuzz(f, 0) }
+func FuzzPrekeyBundle(f *testing.F) { fuzz(f, 1) }
+func FuzzGrant(f *testing.F)        { fuzz(f, 2) }
+func FuzzCSR(f *testing.F)          { fuzz(f, 3) }
