@@ -218,3 +218,5 @@ func (p *Proxy) listeners() []string {
 	}
 	return addrs
 }
+
+func quietLog() *slog.Logger { return slog.New(slog.DiscardHandler) }

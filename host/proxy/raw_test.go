@@ -144,3 +144,18 @@ func batchOf(value string) []byte {
 	kafka.SetBatchCRC(b)
 	return b
 }
+
+// fetchRequest reads partitions of a topic from their start.
+func fetchRequest(version int16, topic string, partitions ...int32) *kmsg.FetchRequest {
+	req := kmsg.NewPtrFetchRequest()
+	req.Version, req.MaxBytes, req.MinBytes, req.MaxWaitMillis = version, 64<<20, 1, 100
+	t := kmsg.NewFetchRequestTopic()
+	t.Topic = topic
+	for _, i := range partitions {
+		p := kmsg.NewFetchRequestTopicPartition()
+		p.Partition, p.PartitionMaxBytes = i, 64<<20
+		t.Partitions = append(t.Partitions, p)
+	}
+	req.Topics = append(req.Topics, t)
+	return req
+}
