@@ -10,7 +10,7 @@ import (
 // Sizes of a record batch v2 in bytes.
 const (
 	BatchHeaderSize = 61 // baseOffset up to and including the number of records
-	batchPrefix     = 12 // baseOffset and batchLength, which batchLength does not count
+	BatchLengthEnd  = 12 // where batchLength ends: it counts the bytes from there
 	batchMagicEnd   = 17 // the first bytes that tell the magic
 	batchCRCStart   = 21 // the CRC-32C covers everything from the attributes on
 )
@@ -111,17 +111,17 @@ func BatchSize(b []byte) (int, error) {
 		return 0, ErrCut
 	}
 	length := int32(binary.BigEndian.Uint32(b[8:]))
-	least := int32(BatchHeaderSize - batchPrefix)
+	least := int32(BatchHeaderSize - BatchLengthEnd)
 	if b[16] < BatchMagic {
 		least = 14 // v0: crc, magic, attributes and two null lengths
 	}
 	if length < least {
 		return 0, abi.StatusMalformed
 	}
-	if int64(length) > int64(len(b)-batchPrefix) {
+	if int64(length) > int64(len(b)-BatchLengthEnd) {
 		return 0, ErrCut
 	}
-	return batchPrefix + int(length), nil
+	return BatchLengthEnd + int(length), nil
 }
 
 // A Codec is the compression of a record section, the low three bits of the attributes.

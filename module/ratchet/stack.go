@@ -36,6 +36,18 @@ func (s *Stack) Remaining() uint32 {
 	return sum
 }
 
+// Overlaps reports whether any remaining leaf is among the 2^(Depth-level) from start on.
+func (s *Stack) Overlaps(start uint32, level uint8) bool {
+	end := start + 1<<(Depth-min(level, Depth))
+	for i := range s.n {
+		t := &s.subtrees[i]
+		if t.start < end && start < t.start+1<<(Depth-t.level) {
+			return true
+		}
+	}
+	return false
+}
+
 // Take hands out the next leaf: its index, and its key in leaf. The stack keeps nothing
 // that leads to it. It returns false where no leaf remains.
 func (s *Stack) Take(leaf *Node) (i uint32, ok bool) {

@@ -1,0 +1,93 @@
+package filter
+
+import (
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"io"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/wasm-e2ee/wasm-e2ee/abi"
+	"github.com/wasm-e2ee/wasm-e2ee/abi/kafka"
+)
+
+// An inflater decompresses what a broker compressed (a topic's compression.type), within a
+// cap. Its buffer is reused: what all returns is valid until the next call. It starts no
+// goroutine.
+type inflater struct {
+	max  int // bytes
+	out  []byte
+	src  bytes.Reader
+	gzip gzip.Reader
+	zstd *zstd.Decoder
+}
+
+// errTooLarge says that a decompressed section would exceed the cap.
+var errTooLarge = errors.New("decompressed section exceeds the cap")
+
+// errCompressed says that bytes are not what their codec makes.
+var errCompressed = errors.New("malformed compressed section")
+
+// limit sets the cap in bytes on one decompressed section.
+func (x *inflater) limit(max int) bool {
+	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+		zstd.WithDecoderMaxMemory(uint64(max)))
+	if err != nil {
+		return false
+	}
+	if x.zstd != nil {
+		x.zstd.Close()
+	}
+	x.max, x.zstd = max, d
+	return true
+}
+
+// all decompresses all of b. It answers abi.StatusTooLarge beyond the cap, and never holds
+// much more than it; abi.StatusMalformed where b is not what the codec makes.
+func (x *inflater) all(codec kafka.Codec, b []byte) ([]byte, abi.Status) {
+	var err error
+	switch codec {
+	case kafka.CodecGzip:
+		err = x.gunzip(b)
+	case kafka.CodecSnappy:
+		x.out, err = appendSnappy(x.out[:0], b, x.max)
+	case kafka.CodecLZ4:
+		x.out, err = appendLZ4(x.out[:0], b, x.max)
+	case kafka.CodecZstd:
+		x.out, err = x.zstd.DecodeAll(b, x.out[:0])
+	default:
+		return nil, abi.StatusUnsupportedCodec
+	}
+	switch {
+	case err == nil && len(x.out) <= x.max:
+		return x.out, abi.StatusOK
+	case err == nil, errors.Is(err, errTooLarge),
+		errors.Is(err, zstd.ErrDecoderSizeExceeded), errors.Is(err, zstd.ErrWindowSizeExceeded):
+		return nil, abi.StatusTooLarge
+	}
+	return nil, abi.StatusMalformed
+}
+
+func (x *inflater) gunzip(b []byte) error {
+	x.out = x.out[:0]
+	x.src.Reset(b)
+	if err := x.gzip.Reset(&x.src); err != nil {
+		return err
+	}
+	for {
+		if len(x.out) > x.max {
+			return errTooLarge
+		}
+		if len(x.out) == cap(x.out) {
+			x.out = append(x.out, 0)[:len(x.out)]
+		}
+		n, err := x.gzip.Read(x.out[len(x.out):min(cap(x.out), x.max+1)])
+		x.out = x.out[:len(x.out)+n]
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}

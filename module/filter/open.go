@@ -1,0 +1,160 @@
+package filter
+
+import (
+	"github.com/wasm-e2ee/wasm-e2ee/abi"
+	"github.com/wasm-e2ee/wasm-e2ee/abi/kafka"
+	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
+	"github.com/wasm-e2ee/wasm-e2ee/module/kernel"
+)
+
+// OpenBatch opens the one record batch in buf[:n], which a broker served for a topic and
+// partition, in place, and returns its new length. It may grow up to len(buf), where the
+// broker compressed it. With any status but abi.StatusOK buf is as it was.
+//
+// A batch that is cut short at the end of a response passes as its header alone: clients
+// read it again, and those that read record by record as bytes arrive find none.
+func (f *Filter) OpenBatch(buf []byte, n int, topic []byte, partition int32) (abi.Result, abi.Status) {
+	if s := f.admit(buf, n, topic, partition); s != abi.StatusOK {
+		return f.finish(n, abi.Result{}, s)
+	}
+	if reserved(topic) || f.plain(topic) {
+		return f.pass(n)
+	}
+	r, s := f.open(buf, n, topic, partition)
+	return f.finish(n, r, s)
+}
+
+func (f *Filter) open(buf []byte, n int, topic []byte, partition int32) (abi.Result, abi.Status) {
+	if _, err := kafka.BatchSize(buf[:n]); err == kafka.ErrCut {
+		return f.passCut(buf[:n])
+	}
+	h, s := checkBatch(buf[:n])
+	if s != abi.StatusOK {
+		return abi.Result{}, s
+	}
+	section := buf[kafka.BatchHeaderSize:n]
+	if h.NumRecords == 0 && len(section) == 0 || isMarker(&h, section) {
+		return f.pass(n)
+	}
+	if h.IsControl() || h.NumRecords <= 0 {
+		return abi.Result{}, abi.StatusMalformed
+	}
+	inflated := h.Codec() != kafka.CodecNone
+	if inflated {
+		if section, s = f.inflate.all(h.Codec(), section); s != abi.StatusOK {
+			return abi.Result{}, s
+		}
+	}
+	value, s := findValue(&h, section)
+	if s != abi.StatusOK {
+		return abi.Result{}, s
+	}
+	sealed, err := wire.ParsePackedHeader(value)
+	if err != nil || int64(sealed.NumRecords) != int64(h.NumRecords) {
+		return abi.Result{}, abi.StatusUnauthentic
+	}
+	key, ok := f.roots[sealed.Kid]
+	if !ok {
+		return abi.Result{Kid: sealed.Kid}, abi.StatusNeedRoot
+	}
+	if key.topic != string(topic) {
+		return abi.Result{}, abi.StatusUnauthentic
+	}
+	records := len(value) - wire.PackedOverhead
+	size := kafka.BatchHeaderSize + records
+	if size > len(buf) {
+		return abi.Result{Length: uint32(size)}, abi.StatusNeedSpace
+	}
+	if !f.seek(sealed.Kid, key, sealed.Leaf) {
+		return abi.Result{}, abi.StatusInternal
+	}
+	preamble, s := f.openValue(value, &sealed, topic, partition)
+	clear(f.leaf[:])
+	if s != abi.StatusOK {
+		return abi.Result{}, s
+	}
+	copy(buf[kafka.BatchHeaderSize:], value[wire.PackedHeaderSize+wire.PackedPreambleSize:][:records])
+	if inflated {
+		clear(value)
+	}
+	h.BatchLength = int32(size - kafka.BatchLengthEnd)
+	h.Attributes = h.Attributes&^kafka.AttrCodec | int16(preamble.Codec)
+	h.BaseTimestamp = preamble.BaseTimestamp
+	if !h.LogAppendTime() {
+		h.MaxTimestamp = preamble.MaxTimestamp
+	}
+	h.Put(buf)
+	kafka.SetBatchCRC(buf[:size])
+
+	f.counters[abi.CounterOpenedBatches]++
+	f.counters[abi.CounterOpenedRecords] += uint64(h.NumRecords)
+	f.counters[abi.CounterOpenedBytes] += uint64(size)
+	return abi.Result{
+		Length: uint32(size), Kid: sealed.Kid, Leaf: sealed.Leaf, Records: sealed.NumRecords,
+	}, abi.StatusOK
+}
+
+// openValue decrypts a sealed value in place under f.leaf. Where it fails, the value is as
+// it was.
+func (f *Filter) openValue(value []byte, h *wire.PackedHeader, topic []byte, partition int32) (wire.Preamble, abi.Status) {
+	header := (*[wire.PackedHeaderSize]byte)(value)
+	pctx := wire.Pctx(topic, partition)
+	aad := wire.PackedAAD(header, &pctx)
+	nonce := h.Nonce()
+	key := (*[kernel.KeySize]byte)(&f.leaf)
+	ciphertext := value[wire.PackedHeaderSize:]
+	if !kernel.Open(ciphertext, key, &nonce, aad[:]) {
+		return wire.Preamble{}, abi.StatusUnauthentic
+	}
+	preamble, err := wire.ParsePreamble(ciphertext)
+	if err != nil {
+		// Whoever sealed it meant no batch. Sealing the same bytes again restores them.
+		kernel.Seal(ciphertext, key, &nonce, aad[:])
+		return wire.Preamble{}, abi.StatusMalformed
+	}
+	return preamble, abi.StatusOK
+}
+
+// findValue returns the sealed value of a packed batch with header h and an uncompressed
+// record section, which must hold exactly what sealing makes, timestamps aside
+// (PROTOCOL.md §2.4). A batch without any sealed value is abi.StatusPlaintext.
+func findValue(h *kafka.BatchHeader, section []byte) ([]byte, abi.Status) {
+	if int64(h.NumRecords) > int64(len(section)/kafka.MinRecordSize) {
+		return nil, abi.StatusMalformed
+	}
+	if h.NumRecords > MaxRecords {
+		return nil, abi.StatusTooLarge
+	}
+	var value []byte
+	var r kafka.Record
+	var err error
+	inPlace, sealed := true, false
+	for i := range h.NumRecords {
+		if section, err = kafka.NextRecord(section, &r); err != nil {
+			return nil, abi.StatusMalformed
+		}
+		sealed = sealed || looksSealed(r.Value)
+		inPlace = inPlace && r.Attributes == 0 && r.OffsetDelta == i && r.Key == nil && r.NumHeaders == 0
+		if i == 0 {
+			value = r.Value
+			inPlace = inPlace && looksSealed(value)
+		} else {
+			inPlace = inPlace && r.Value != nil && len(r.Value) == 0
+		}
+	}
+	if len(section) != 0 {
+		return nil, abi.StatusMalformed
+	}
+	if !sealed {
+		return nil, abi.StatusPlaintext
+	}
+	known := kafka.AttrCodec | kafka.AttrLogAppendTime | kafka.AttrTransactional
+	if !inPlace || h.LastOffsetDelta != h.NumRecords-1 || h.Attributes&^known != 0 {
+		return nil, abi.StatusUnauthentic
+	}
+	return value, abi.StatusOK
+}
+
+// looksSealed reports whether a record's value is one that sealing made, or one made of it.
+// It tells an alarm about plaintext from one about tampering, and decides nothing else.
+func looksSealed(value []byte) bool { return len(value) > 0 && value[0] == wire.PackedMagic }
