@@ -30,21 +30,18 @@ func (a acl) String() string {
 type aclList []acl
 
 // aclsFor lists what an agent with this credential needs: the control topics, the policy
-// of topics it seals for, and offsets, values and groups of what it erases by (PROTOCOL.md
-// §2.8.4).
+// of the topics it seals for, and retention, offsets, values and groups of those it erases
+// keys of (PROTOCOL.md §2.8.4).
 func aclsFor(c *wire.Credential) aclList {
 	const control = "Read, Write, Describe, DescribeConfigs, Create"
 	need := aclList{
 		{control, "Topic", rosterTopic, false},
 		{control, "Topic", grantsTopic, false},
 	}
-	produce, consume := c.Roles.Has(wire.RoleProduce), c.Roles.Has(wire.RoleConsume)
+	consume := c.Roles.Has(wire.RoleConsume)
 	operations := "Describe, DescribeConfigs"
-	switch {
-	case produce && consume:
+	if consume {
 		operations = "Read, Describe, DescribeConfigs"
-	case consume:
-		operations = "Read, Describe"
 	}
 	for _, p := range c.Topics {
 		need = append(need, acl{operations, "Topic", p.Name, p.Prefix})

@@ -78,9 +78,10 @@ type Agent struct {
 
 	asked      firstAsked
 	grantsEnd  shared
-	rosterRead time.Time  // when an end offset was asked that the roster was read to; the grants reader's own
-	saves      sync.Mutex // one save at a time, so that an older state never replaces a newer
-	saved      uint64     // version on disk; guarded by saves
+	retention  map[string]time.Time // when the retention of a topic was asked; the progress loop's own
+	rosterRead time.Time            // when an end offset was asked that the roster was read to; the grants reader's own
+	saves      sync.Mutex           // one save at a time, so that an older state never replaces a newer
+	saved      uint64               // version on disk; guarded by saves
 	flights    flights
 	policy     policies
 	names      topicNames
@@ -102,7 +103,7 @@ func Open(ctx context.Context, cfg Config) (*Agent, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &Agent{cfg: cfg, log: cfg.Log, quiet: limiter{every: 30 * time.Second}, ready: make(chan struct{}), awaited: make(map[string]*readBack)}
+	a := &Agent{cfg: cfg, log: cfg.Log, quiet: limiter{every: 30 * time.Second}, ready: make(chan struct{}), awaited: make(map[string]*readBack), retention: make(map[string]time.Time)}
 	a.ctx, a.cancel = context.WithCancelCause(context.Background())
 	if err := a.open(ctx); err != nil {
 		a.Close()

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -18,8 +20,9 @@ import (
 // tick erases what is due. It asks nobody, so that the hard cap holds while Kafka is out of
 // reach. The state is on disk without a key before the data planes are told.
 func (a *Agent) tick() {
-	at := now()
+	at, read := now(), a.grantsLog.position()
 	a.mu.Lock()
+	a.consumer.NoteGrants(read) // also past what is no grant: an empty log, a marker
 	kids := a.consumer.Tick(at)
 	a.counts.erased += uint64(len(kids))
 	a.mu.Unlock()
@@ -84,6 +87,7 @@ func (a *Agent) noteEnds(ctx context.Context) error {
 	if len(topics) == 0 {
 		return nil
 	}
+	a.noteRetention(ctx, topics)
 	listed, err := a.adm.ListEndOffsets(ctx, topics...)
 	for _, topic := range topics {
 		ends, terr := offsetsOf(listed, topic)
@@ -96,6 +100,35 @@ func (a *Agent) noteEnds(ctx context.Context) error {
 		a.mu.Unlock()
 	}
 	return err
+}
+
+// retentionAge is how old an answer about a topic's retention may be.
+const retentionAge = 10 * time.Minute
+
+// noteRetention lets the hard cap end with the data (PROTOCOL.md §2.17). It only makes it
+// shorter: without an answer the configured one holds.
+func (a *Agent) noteRetention(ctx context.Context, topics []string) {
+	for _, topic := range topics {
+		if time.Since(a.retention[topic]) < retentionAge {
+			continue
+		}
+		configs, err := describeTopic(ctx, a.adm, topic)
+		if err != nil {
+			if unauthorized(err) {
+				err = fmt.Errorf("%w\nhint: allow the agent's principal DescribeConfigs on Topic %s", err, topic)
+			}
+			a.warn("the hard cap does not follow the topic's retention", err, "topic", topic)
+			continue
+		}
+		ms, err := strconv.ParseInt(configs["retention.ms"], 10, 64)
+		if err != nil {
+			continue
+		}
+		a.retention[topic] = time.Now()
+		a.mu.Lock()
+		a.consumer.NoteRetention(topic, time.Duration(min(ms, math.MaxInt64/int64(time.Millisecond)))*time.Millisecond)
+		a.mu.Unlock()
+	}
 }
 
 func (a *Agent) noteProgress(ctx context.Context, topics []string) error {

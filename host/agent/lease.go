@@ -52,9 +52,6 @@ func (a *Agent) cut(topic string) (abi.Lease, error) {
 	if a.ctx.Err() != nil {
 		return abi.Lease{}, fmt.Errorf("topic %s: %w", topic, abi.StatusShuttingDown)
 	}
-	if err := a.node.MayProduce(topic, at); err != nil {
-		return abi.Lease{}, err
-	}
 	return a.producer.Lease(topic, at)
 }
 

@@ -57,13 +57,12 @@ func (r *reader) run(ctx context.Context, apply func(rec *kgo.Record, fetched ti
 		}
 		last := int64(-1)
 		fetches.EachRecord(func(rec *kgo.Record) {
-			if ctx.Err() != nil {
-				return
-			}
-			if !rec.Attrs.IsControl() {
+			if !rec.Attrs.IsControl() && ctx.Err() == nil {
 				apply(rec, fetched)
 			}
-			last = rec.Offset
+			if ctx.Err() == nil { // else it may not have been applied
+				last = rec.Offset
+			}
 		})
 		if last >= 0 {
 			r.advance(last + 1)

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -74,9 +75,6 @@ func (a *Agent) lookUp(topic string, kid abi.Kid) (abi.Root, error) {
 	if a.ctx.Err() != nil {
 		return abi.Root{}, fmt.Errorf("topic %s: %w", topic, abi.StatusShuttingDown)
 	}
-	if err := a.node.MayConsume(topic, at); err != nil {
-		return abi.Root{}, err
-	}
 	return a.consumer.Root(topic, kid, at)
 }
 
@@ -119,8 +117,20 @@ func (a *Agent) applyGrant(rec *kgo.Record, fetched time.Time) {
 	a.counts.received += uint64(len(kids))
 	a.mu.Unlock()
 	a.warn("grant refused", err, "offset", rec.Offset)
-	for _, kid := range kids {
-		a.log.Info("root received", "kid", hex.EncodeToString(kid[:]), "grants_offset", rec.Offset)
+	if len(kids) > 0 {
+		a.logReceived(rec.Value, kids)
+	}
+}
+
+func (a *Agent) logReceived(value []byte, kids []abi.Kid) {
+	g, err := wire.ParseGrant(value)
+	if err != nil {
+		return
+	}
+	for _, t := range g.Header.Topics {
+		if kid := keyring.KidOf(t.Commit); slices.Contains(kids, kid) {
+			a.log.Info("root received", "topic", t.Name, "producer", g.Header.Producer, "epoch", g.Header.Epoch, "kid", hex.EncodeToString(kid[:]))
+		}
 	}
 }
 
