@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"testing"
 
+	"github.com/twmb/franz-go/pkg/kmsg"
+
 	"github.com/wasm-e2ee/wasm-e2ee/abi/kafka"
 )
 
@@ -91,7 +93,39 @@ func TestLengthsThatCannotBeAreRefused(t *testing.T) {
 	}
 }
 
-// Clients pad varints to lengths they reserved, and Kafka reads them.
+func TestNegativeNullableArraysAreRefused(t *testing.T) {
+	m := formatOf("Fetch response").blank(4).(*kmsg.FetchResponse)
+	m.Topics = []kmsg.FetchResponseTopic{{Topic: "t", Partitions: make([]kmsg.FetchResponseTopicPartition, 1)}}
+	in := m.AppendTo(nil)
+	if _, err := kafka.ParseFetchResponse(4, in); err != nil {
+		t.Fatal(err)
+	}
+	aborted := len(in) - 8 // null, before null records
+	binary.BigEndian.PutUint32(in[aborted:], 1<<32-2)
+	if a, err := kafka.ParseFetchResponse(4, in); !errors.Is(err, kafka.ErrFrame) {
+		t.Fatalf("%+v, %v", a, err)
+	}
+}
+
+func TestNullTopicNameIsRefusedBeforeMetadata12(t *testing.T) {
+	for version := int16(0); version <= 13; version++ {
+		m := formatOf("Metadata response").blank(version).(*kmsg.MetadataResponse)
+		m.Topics = []kmsg.MetadataResponseTopic{{Topic: kmsg.StringPtr("the-topic")}}
+		in := m.AppendTo(nil)
+		at := bytes.Index(in, []byte("the-topic"))
+		null := append(bytes.Clone(in[:at-1]), 0) // compact
+		if version < 9 {
+			null = append(bytes.Clone(in[:at-2]), 0xff, 0xff)
+		}
+		null = append(null, in[at+len("the-topic"):]...)
+		a, err := kafka.ParseMetadataResponse(version, null)
+		if accepted := err == nil; accepted != (version >= 12) {
+			t.Errorf("v%d: %+v, %v", version, a, err)
+		}
+	}
+}
+
+// Kafka reads varints that are longer than needed, so they must not stop a client here.
 func TestPaddedCompactLengthsAreRead(t *testing.T) {
 	q, err := kafka.ParseProduceRequest(9, []byte{0, 0, 1, 0, 0, 0, 0, 0x81, 0x80, 0, 0})
 	if err != nil {

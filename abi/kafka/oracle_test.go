@@ -78,7 +78,7 @@ func (f *format) eachSample(t *testing.T, test func(t *testing.T, version int16,
 	for version := low; version <= high; version++ {
 		t.Run(fmt.Sprintf("%s v%d", f.name, version), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(uint64(f.key), uint64(version)))
-			for range 100 {
+			for range 40 {
 				m := f.blank(version)
 				fill(rng, reflect.ValueOf(m).Elem())
 				if a, ok := m.(*kmsg.ApiVersionsResponse); ok && a.ErrorCode == kafka.ErrorUnsupportedVersion {

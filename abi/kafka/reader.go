@@ -77,8 +77,8 @@ func (r *reader) uuid() (id [16]byte) {
 	return id
 }
 
-// uvarint reads an unsigned varint of at most 32 bits. Padded forms are accepted, since
-// Kafka's own parser accepts them from clients.
+// uvarint reads an unsigned varint of at most 32 bits. Forms longer than needed are
+// accepted, since Kafka accepts them from clients; they are appended in their short form.
 func (r *reader) uvarint() uint32 {
 	var v uint64
 	for shift := 0; shift < 35; shift += 7 {
@@ -99,15 +99,9 @@ func (r *reader) uvarint() uint32 {
 	return 0
 }
 
-// compact reads a compact length: 0 is null (-1), n+1 is n.
-func (r *reader) compact() int {
-	n := r.uvarint()
-	if int64(n)-1 > int64(len(r.b)) {
-		r.fail()
-		return -1
-	}
-	return int(n) - 1
-}
+// compact reads a compact length: 0 is null (-1), n+1 is n. Whoever uses it compares it
+// with what remains.
+func (r *reader) compact() int { return int(r.uvarint()) - 1 }
 
 // nullableString reads a string; nil is null.
 func (r *reader) nullableString() []byte {

@@ -47,17 +47,8 @@ func (r *reader) tagsWithout(drop uint32) Tags {
 
 // eachTag calls f for each tagged field of the section at the front.
 func (r *reader) eachTag(f func(tag uint32, field []byte)) {
-	n := r.uvarint()
-	if int64(n) > int64(len(r.b)/2) {
-		r.fail()
-		return
-	}
-	for ; n > 0 && !r.bad; n-- {
+	for n := r.uvarint(); n > 0 && !r.bad; n-- {
 		tag, size := r.uvarint(), r.uvarint()
-		if int64(size) > int64(len(r.b)) {
-			r.fail()
-			return
-		}
 		if field := r.take(int(size)); !r.bad {
 			f(tag, field)
 		}
