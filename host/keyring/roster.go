@@ -111,6 +111,9 @@ func (r *Roster) applyCredential(key, value []byte, now time.Time) error {
 		}
 		return nil
 	}
+	if r.state.node.chain == nil {
+		return fmt.Errorf("roster: this node belongs to no realm yet: %w", abi.StatusNotEntitled)
+	}
 	var issuer *wire.Credential
 	if c.Issuer != r.state.node.root {
 		certs := r.issuers(c.Issuer)

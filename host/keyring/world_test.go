@@ -11,7 +11,7 @@ import (
 
 // A world is a realm and what its broker stored, on a clock that only tests move.
 type world struct {
-	t      *testing.T
+	t      testing.TB
 	now    time.Time
 	root   *Root
 	issuer *Issuer
@@ -30,7 +30,7 @@ type party struct {
 	producer *Producer
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{t: t, now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), timing: DefaultTiming()}
 	var err error
@@ -45,7 +45,7 @@ func newWorld(t *testing.T) *world {
 
 func (w *world) pass(d time.Duration) { w.now = w.now.Add(d) }
 
-func patterns(t *testing.T, list ...string) []wire.Pattern {
+func patterns(t testing.TB, list ...string) []wire.Pattern {
 	t.Helper()
 	var out []wire.Pattern
 	for _, s := range list {
@@ -59,7 +59,7 @@ func patterns(t *testing.T, list ...string) []wire.Pattern {
 }
 
 // attributes for a node that does roles on topics, as a member of groups.
-func attributes(t *testing.T, roles wire.Roles, topics, groups []string) Attributes {
+func attributes(t testing.TB, roles wire.Roles, topics, groups []string) Attributes {
 	return Attributes{Roles: roles, Topics: patterns(t, topics...), Groups: patterns(t, groups...), OfflineAllow: 72 * time.Hour}
 }
 
