@@ -137,10 +137,16 @@ func (c *Consumer) reject(g *wire.Grant, why abi.Status) {
 	}
 }
 
+// rejectKid forgets any other kid for it when there are too many: that one is then
+// answered with StatusPending, and given up a little later.
 func (c *Consumer) rejectKid(kid abi.Kid, why abi.Status) {
-	if len(c.foreign) < maxForeign {
-		c.foreign[kid] = why
+	for other := range c.foreign {
+		if len(c.foreign) < maxForeign {
+			break
+		}
+		delete(c.foreign, other)
 	}
+	c.foreign[kid] = why
 }
 
 // wanted reports whether one topic of a grant is to be kept: this node is entitled to it,

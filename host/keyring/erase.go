@@ -224,6 +224,7 @@ func (c *Consumer) Tick(now time.Time) []abi.Kid {
 	for kid, until := range c.state.erased {
 		if at >= until {
 			delete(c.state.erased, kid)
+			c.rejectKid(kid, abi.StatusErased) // a grant of this age is refused by its times
 			c.state.version++
 		}
 	}

@@ -38,7 +38,9 @@ var (
 	ErrUnknownCredential = errors.New("signer's credential is not on the roster")
 	// ErrUnauthentic says that a signature, commitment or wrap does not verify.
 	ErrUnauthentic = errors.New("authentication failed")
-	// ErrRollback says that a record is older than one seen before it.
+	// ErrRollback says that a record is older than one seen before it. That is ordinary
+	// while the roster is read from its start, because the high-water marks outlive the
+	// process, and worth a warning after that.
 	ErrRollback = errors.New("older than what was seen before")
 	// ErrDuplicateNode says that somebody else signs with this node's identity: the state
 	// file was copied, or stolen.
