@@ -18,7 +18,7 @@ func stored(r *rig, topic string, partition int32) []string {
 	p.Partition, p.PartitionMaxBytes = partition, 64<<20
 	t.Partitions = append(t.Partitions, p)
 	req.Topics = append(req.Topics, t)
-	resp, err := req.RequestWith(r.ctx(), r.direct())
+	resp, err := req.RequestWith(r.ctx(), r.around)
 	if err != nil {
 		r.Fatal(err)
 	}
@@ -40,7 +40,7 @@ func topicID(r *rig, topic string) [16]byte {
 	t := kmsg.NewMetadataRequestTopic()
 	t.Topic = kmsg.StringPtr(topic)
 	req.Topics = append(req.Topics, t)
-	resp, err := req.RequestWith(r.ctx(), r.direct())
+	resp, err := req.RequestWith(r.ctx(), r.around)
 	if err != nil {
 		r.Fatal(err)
 	}

@@ -116,9 +116,9 @@ func (c *conn) run() {
 	})
 
 	err := c.guard(c.readRequests)
-	close(c.pending)
 	if errors.Is(err, errClientDone) || errors.Is(err, errDrained) {
 		// What was taken is answered before the broker's connection closes.
+		close(c.pending)
 		grace := time.AfterFunc(drainTime, func() { c.cancel(err) })
 		c.workers.Wait()
 		grace.Stop()
@@ -256,6 +256,9 @@ func (c *conn) readFailed(err error) error {
 // f stays the caller's.
 func (c *conn) request(f *frame) error {
 	h, err := kafka.ParseRequestHeader(f.body())
+	if errors.Is(err, kafka.ErrFrame) {
+		return &violation{"client", "a request", h.Version, err}
+	}
 	if err != nil {
 		return &violation{"client", kafka.APIName(h.Key), h.Version, err}
 	}

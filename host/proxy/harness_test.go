@@ -25,6 +25,7 @@ type rig struct {
 	filter  *fakeFilter
 	proxy   *Proxy
 	logged  *logLines
+	around  *kgo.Client  // goes around the sidecar
 	stop    func() error // ends Run and returns what it returned
 }
 
@@ -56,6 +57,7 @@ func newRig(t *testing.T, edit func(*Config), groups Groups, opts ...kfake.Opt) 
 		cancel()
 		return <-done
 	})
+	r.around = r.direct()
 	t.Cleanup(func() {
 		if err := r.stop(); err != nil {
 			t.Errorf("sidecar: %v", err)
@@ -103,7 +105,7 @@ func (r *rig) clientOf(seeds []string, opts ...kgo.Opt) *kgo.Client {
 // createTopic makes a topic through the cluster, not the sidecar.
 func (r *rig) createTopic(topic string, partitions int32) {
 	r.Helper()
-	if err := createTopic(r.ctx(), r.direct(), topic, partitions); err != nil {
+	if err := createTopic(r.ctx(), r.around, topic, partitions); err != nil {
 		r.Fatal(err)
 	}
 }

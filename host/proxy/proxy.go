@@ -158,17 +158,16 @@ func (p *Proxy) Run(ctx context.Context) error {
 
 // drain closes the listeners, lets each connection finish what it has taken, and waits.
 func (p *Proxy) drain() {
+	p.bootstrap.Close()
+	p.brokers.close()
 	p.mu.Lock()
 	p.draining = true
-	open := len(p.conns)
+	p.log.Info("sidecar drains", "connections", len(p.conns))
 	for c := range p.conns {
 		c.drain()
 	}
 	p.mu.Unlock()
-	p.log.Info("sidecar drains", "connections", open)
 
-	p.bootstrap.Close()
-	p.brokers.close()
 	done := make(chan struct{})
 	go func() { p.work.Wait(); close(done) }()
 	select {
