@@ -15,7 +15,7 @@ import (
 // fullState holds at least one of everything.
 func fullState(t testing.TB) *State {
 	t.Helper()
-	w := newWorld(t)
+	w := newFixedWorld(t)
 	prod := w.node(produce, []string{"*"}, nil)
 	cons := w.node(consume, []string{"*"}, []string{"billing"})
 	cons.publish()

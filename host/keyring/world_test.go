@@ -3,6 +3,8 @@ package keyring
 import (
 	"crypto/rand"
 	"errors"
+	"io"
+	mathrand "math/rand/v2"
 	"testing"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 // A world is a realm and what its broker stored, on a clock that only tests move.
 type world struct {
 	t      testing.TB
+	rand   io.Reader
 	now    time.Time
 	root   *Root
 	issuer *Issuer
@@ -31,14 +34,20 @@ type party struct {
 	producer *Producer
 }
 
-func newWorld(t testing.TB) *world {
+func newWorld(t testing.TB) *world { return newWorldFrom(t, rand.Reader) }
+
+// newFixedWorld is the same world in every process: fuzzing runs in several, and their
+// inputs must get past each other's signatures.
+func newFixedWorld(t testing.TB) *world { return newWorldFrom(t, mathrand.NewChaCha8([32]byte{1})) }
+
+func newWorldFrom(t testing.TB, rand io.Reader) *world {
 	t.Helper()
-	w := &world{t: t, now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), timing: DefaultTiming()}
+	w := &world{t: t, rand: rand, now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), timing: DefaultTiming()}
 	var err error
-	if w.root, err = NewRealm(rand.Reader); err != nil {
+	if w.root, err = NewRealm(w.rand); err != nil {
 		t.Fatal(err)
 	}
-	if w.issuer, err = w.root.CertifyIssuer(rand.Reader, w.now, w.now.Add(365*24*time.Hour)); err != nil {
+	if w.issuer, err = w.root.CertifyIssuer(w.rand, w.now, w.now.Add(365*24*time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	return w
@@ -76,11 +85,11 @@ func (w *world) node(roles wire.Roles, topics, groups []string) *party {
 
 func (w *world) nodeUntil(roles wire.Roles, topics, groups []string, v Validity) *party {
 	w.t.Helper()
-	s, err := NewState(rand.Reader)
+	s, err := NewState(w.rand)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	file, err := w.issuer.Issue(rand.Reader, s.Node().CSR(attributes(w.t, roles, topics, groups)), nil, v)
+	file, err := w.issuer.Issue(w.rand, s.Node().CSR(attributes(w.t, roles, topics, groups)), nil, v)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -95,9 +104,9 @@ func (w *world) nodeUntil(roles wire.Roles, topics, groups []string, v Validity)
 // start runs a process on a state.
 func (w *world) start(s *State) *party {
 	w.t.Helper()
-	p := &party{world: w, state: s, roster: NewRoster(s, w.timing), consumer: NewConsumer(s, w.timing, rand.Reader)}
+	p := &party{world: w, state: s, roster: NewRoster(s, w.timing), consumer: NewConsumer(s, w.timing, w.rand)}
 	var err error
-	if p.producer, err = NewProducer(s.Node(), w.timing, nil, rand.Reader); err != nil {
+	if p.producer, err = NewProducer(s.Node(), w.timing, nil, w.rand); err != nil {
 		w.t.Fatal(err)
 	}
 	return p
