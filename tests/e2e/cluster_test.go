@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -56,7 +57,11 @@ func sharedBroker(t *testing.T) *broker.Cluster {
 	t.Helper()
 	deps.Need(t, deps.Kafka)
 	shared.once.Do(func() {
-		shared.cluster, shared.err = broker.Start(scratch("kafka"), broker.Options{})
+		shared.cluster, shared.err = broker.Start(scratch("kafka"), broker.Options{Properties: map[string]string{
+			// Whatever no ACL names is allowed, so that one test can deny one topic to everyone.
+			"authorizer.class.name":          "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+			"allow.everyone.if.no.acl.found": "true",
+		}})
 	})
 	if shared.err != nil {
 		t.Fatal(shared.err)
@@ -64,10 +69,11 @@ func sharedBroker(t *testing.T) *broker.Cluster {
 	return shared.cluster
 }
 
-// admin is a client of the broker itself, past every sidecar.
-func admin(t *testing.T, bootstrap string) *kadm.Client {
+// admin is a client of the broker itself, past every sidecar. What it tells is not older than
+// 10 ms.
+func admin(t *testing.T, bootstrap string, opts ...kgo.Opt) *kadm.Client {
 	t.Helper()
-	cl, err := kgo.NewClient(kgo.SeedBrokers(bootstrap))
+	cl, err := kgo.NewClient(append(opts, kgo.SeedBrokers(strings.Split(bootstrap, ",")...), kgo.MetadataMinAge(10*time.Millisecond))...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,15 +86,19 @@ var topicNumber atomic.Int64
 // newTopic makes a topic of its own for a test and returns its name.
 func newTopic(t *testing.T, bootstrap, prefix string, partitions int, config map[string]string) string {
 	t.Helper()
+	return createTopic(t, admin(t, bootstrap), prefix, partitions, config)
+}
+
+func createTopic(t *testing.T, adm *kadm.Client, prefix string, partitions int, config map[string]string) string {
+	t.Helper()
 	name := fmt.Sprintf("%s-%d", prefix, topicNumber.Add(1))
 	values := map[string]*string{}
 	for k, v := range config {
 		values[k] = &v
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	_, err := admin(t, bootstrap).CreateTopic(ctx, int32(max(partitions, 1)), -1, values, name)
-	if err != nil {
+	if _, err := adm.CreateTopic(ctx, int32(max(partitions, 1)), -1, values, name); err != nil {
 		t.Fatalf("topic %s: %v", name, err)
 	}
 	return name

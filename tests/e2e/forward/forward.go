@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 )
 
 // A Forwarder passes TCP connections on to one address.
@@ -42,9 +43,9 @@ func Listen(target string) (*Forwarder, error) {
 // Addr is where the forwarder listens, host:port.
 func (f *Forwarder) Addr() string { return f.listener.Addr().String() }
 
-// Owners are the process ids that opened the connections so far, in order. Each was looked
-// up before a byte was passed on, while the client was still there; one that had gone before
-// is 0.
+// Owners are the process ids that opened the connections so far, in order. Each is looked up
+// before a byte is passed on, while the client waits for its answer; one that is not found is
+// 0. A connection on which the client never spoke is not counted.
 func (f *Forwarder) Owners() []int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -75,18 +76,28 @@ func (f *Forwarder) serve() {
 
 func (f *Forwarder) pass(client net.Conn) {
 	defer client.Close()
-	pid, err := Owner(client.RemoteAddr().(*net.TCPAddr).Port, client.LocalAddr().(*net.TCPAddr).Port)
-	if err != nil {
-		pid = 0
+	if !f.keep(client) {
+		return
 	}
+	defer f.drop(client)
+	// A client that hangs up without a word has learned nothing, and may be gone already.
+	first := make([]byte, 64<<10)
+	n, err := client.Read(first)
+	if err != nil {
+		return
+	}
+	first = first[:n]
+	f.note(owner(client.RemoteAddr().(*net.TCPAddr).Port, client.LocalAddr().(*net.TCPAddr).Port))
 	server, err := net.Dial("tcp4", f.target)
 	if err != nil {
-		f.note(pid)
 		return
 	}
 	defer server.Close()
-	f.note(pid)
-	if !f.keep(client, server) {
+	if !f.keep(server) {
+		return
+	}
+	defer f.drop(server)
+	if _, err := server.Write(first); err != nil {
 		return
 	}
 	done := make(chan struct{}, 2)
@@ -99,10 +110,6 @@ func (f *Forwarder) pass(client net.Conn) {
 	}
 	<-done
 	<-done
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	delete(f.conns, client)
-	delete(f.conns, server)
 }
 
 func (f *Forwarder) note(pid int) {
@@ -111,13 +118,29 @@ func (f *Forwarder) note(pid int) {
 	f.owners = append(f.owners, pid)
 }
 
-func (f *Forwarder) keep(conns ...net.Conn) bool {
+func (f *Forwarder) keep(c net.Conn) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, c := range conns {
-		f.conns[c] = struct{}{}
-	}
+	f.conns[c] = struct{}{}
 	return !f.closed
+}
+
+func (f *Forwarder) drop(c net.Conn) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.conns, c)
+}
+
+// owner is Owner with a few tries: the kernel's tables are not read in one piece, and may lack
+// a connection that is there. 0 is not found.
+func owner(local, remote int) int {
+	for range 5 {
+		if pid, err := Owner(local, remote); err == nil {
+			return pid
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return 0
 }
 
 // Owner is the id of the process that holds the loopback TCP connection from port local to

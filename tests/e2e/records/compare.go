@@ -4,10 +4,16 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // Times is the range, Unix ms, in which a client's own clock may have stamped records.
 type Times struct{ From, To int64 }
+
+// Since is the range from begin until now.
+func Since(begin time.Time) Times {
+	return Times{From: begin.UnixMilli(), To: time.Now().UnixMilli()}
+}
 
 // Compare checks that got is exactly what was sent: each partition's records in order, keys,
 // values, nulls and headers equal, offsets dense from first (per partition; nil means 0)
