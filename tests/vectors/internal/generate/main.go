@@ -1,0 +1,79 @@
+// Command generate writes the corpus of package vectors into the folder data, which it
+// first empties:
+//
+//	go run ./internal/generate
+//
+// from the folder tests/vectors. Everything in it is fixed, salts included; compressed
+// sections may differ from one version of a compressor to the next.
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
+
+	"github.com/wasm-e2ee/wasm-e2ee/abi"
+	"github.com/wasm-e2ee/wasm-e2ee/tests/vectors"
+)
+
+func main() {
+	log.SetFlags(0)
+	if _, err := os.Stat("vectors.go"); err != nil {
+		log.Fatal("run this in the folder tests/vectors")
+	}
+	old, err := filepath.Glob("data/*.json")
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, name := range old {
+		if err := os.Remove(name); err != nil {
+			log.Fatal(err)
+		}
+	}
+	c := corpus{}
+	c.tree()
+	c.opens()
+	c.rewrites()
+	c.passes()
+	c.shapes()
+	c.tampered()
+	c.headers()
+	c.inflates()
+	c.seals()
+	for name, v := range c {
+		v.Want.Means = v.Want.Status.String()
+		b, err := json.MarshalIndent(v, "", "  ")
+		if err != nil {
+			log.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join("data", name+".json"), append(b, '\n'), 0o644); err != nil {
+			log.Fatal(err)
+		}
+	}
+	fmt.Println(len(c), "vectors")
+}
+
+// A corpus is vectors by name.
+type corpus map[string]vectors.Vector
+
+func (c corpus) add(name string, v vectors.Vector) {
+	if _, ok := c[name]; ok {
+		log.Fatalf("vector %s is there twice", name)
+	}
+	c[name] = v
+}
+
+// open adds what opening a batch of the fixture's topic and partition gives.
+func (c corpus) open(name, comment string, batch []byte, want vectors.Want) {
+	c.add(name, vectors.Vector{
+		Comment: comment, Roots: []vectors.Root{protocolRoot()}, Op: vectors.OpOpen,
+		Topic: topic, Partition: partition, Batch: batch, Want: want,
+	})
+}
+
+// refused adds a batch that opening refuses.
+func (c corpus) refused(name, comment string, batch []byte, status abi.Status) {
+	c.open(name, comment, batch, vectors.Want{Status: status})
+}
