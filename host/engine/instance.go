@@ -62,6 +62,7 @@ const keepBuffer = 4 << 20
 type instance struct {
 	module api.Module
 	memory api.Memory
+	unmap  func() // gives memory back, after the module is closed
 	fns    map[string]api.Function
 	stack  [8]uint64
 
@@ -73,11 +74,13 @@ type instance struct {
 const scratchBytes = 1024
 
 func (e *Engine) newInstance(ctx context.Context) (*instance, error) {
-	module, err := e.runtime.InstantiateModule(withLinearMemory(ctx), e.module, moduleConfig())
+	memoryCtx, unmap := withLinearMemory(ctx)
+	module, err := e.runtime.InstantiateModule(memoryCtx, e.module, moduleConfig())
 	if err != nil {
+		unmap()
 		return nil, fmt.Errorf("module does not start: %w", err)
 	}
-	in := &instance{module: module, memory: module.Memory(), fns: map[string]api.Function{}}
+	in := &instance{module: module, memory: module.Memory(), unmap: unmap, fns: map[string]api.Function{}}
 	for name := range signatures {
 		in.fns[name] = module.ExportedFunction(name)
 	}
@@ -273,4 +276,5 @@ func (in *instance) close(ctx context.Context) {
 	}
 	// The runtime has nothing to report that could be acted on: the memory is wiped.
 	_ = in.module.Close(ctx)
+	in.unmap()
 }

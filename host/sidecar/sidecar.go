@@ -94,7 +94,7 @@ func (s *Sidecar) open(ctx context.Context, file *config.File, log *slog.Logger)
 	s.proxy, err = proxy.New(proxy.Config{
 		Bootstrap: file.Bootstrap, Listen: file.Listen, AdvertisedHost: file.AdvertisedHost,
 		TLS: brokerTLS, ClientTLS: clientTLS, ProduceWait: file.ProduceWait, Log: log,
-	}, s.Engine, s.Agent.AllowsGroup)
+	}, s.Engine, s.Agent)
 	return err
 }
 

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
+	"github.com/wasm-e2ee/wasm-e2ee/host/agent"
+	"github.com/wasm-e2ee/wasm-e2ee/host/keyring"
+)
+
+type enroll struct {
+	State      string        `required:"" type:"path" help:"The node's state file; made if missing."`
+	CSR        string        `name:"csr" type:"path" xor:"step" required:"" help:"First step: write a request here."`
+	Credential string        `type:"existingfile" xor:"step" required:"" help:"Second step: take this credential."`
+	Produce    []string      `placeholder:"TOPIC" help:"Topics to produce: a name, or a prefix that ends in *. May be repeated."`
+	Consume    []string      `placeholder:"TOPIC" help:"Topics to consume."`
+	Group      []string      `help:"Consumer groups of the applications behind this node; keys are erased as these groups commit."`
+	Offline    time.Duration `default:"72h" help:"How long this node may be offline and still read what was sealed meanwhile."`
+}
+
+func (c *enroll) Run() error {
+	store, err := agent.OpenStore(c.State)
+	if err != nil {
+		return err
+	}
+	if c.Credential != "" {
+		return errors.Join(c.install(store), store.Close())
+	}
+	return errors.Join(c.request(store), store.Close())
+}
+
+// request writes a CSR, for a new identity or the one that the state already has.
+func (c *enroll) request(store *agent.Store) error {
+	want := keyring.Attributes{OfflineAllow: c.Offline}
+	for _, list := range []struct {
+		texts []string
+		role  wire.Roles
+	}{{c.Produce, wire.RoleProduce}, {c.Consume, wire.RoleConsume}} {
+		for _, text := range list.texts {
+			p, err := wire.ParsePattern(text)
+			if err != nil {
+				return err
+			}
+			want.Roles |= list.role
+			if !slices.Contains(want.Topics, p) {
+				want.Topics = append(want.Topics, p)
+			}
+		}
+	}
+	for _, text := range c.Group {
+		p, err := wire.ParsePattern(text)
+		if err != nil {
+			return err
+		}
+		want.Groups = append(want.Groups, p)
+	}
+	if want.Roles == 0 {
+		return errors.New("nothing asked for\nhint: --produce TOPIC, or --consume TOPIC --group GROUP, or both")
+	}
+	// A credential has one list of topics for all its roles.
+	if want.Roles.Has(wire.RoleProduce|wire.RoleConsume) && !sameTopics(c.Produce, c.Consume) {
+		return errors.New("one credential covers the same topics for both roles\nhint: name the same topics with --produce and --consume, or run one sidecar for each role")
+	}
+	if want.Roles.Has(wire.RoleConsume) && len(want.Groups) == 0 {
+		fmt.Fprintln(os.Stderr, "warning: no --group: keys are then erased by the hard cap alone (7 days), not as they are consumed")
+	}
+	state, err := load(store)
+	if errors.Is(err, fs.ErrNotExist) {
+		state, err = keyring.NewState(rand.Reader)
+	}
+	if err != nil {
+		return err
+	}
+	defer state.Wipe()
+	if err := save(store, state); err != nil {
+		return err
+	}
+	if err := writeNew(c.CSR, state.Node().CSR(want), 0o644); err != nil {
+		return err
+	}
+	fmt.Printf("node %s: request in %s\nnext: where the realm is  wasm-e2ee realm issue --dir REALM --csr %s --out node.cred\n"+
+		"then: here              wasm-e2ee enroll --state %s --credential node.cred\n", state.Node().ID(), c.CSR, c.CSR, c.State)
+	return nil
+}
+
+// install adopts the credential.
+func (c *enroll) install(store *agent.Store) error {
+	state, err := load(store)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w\nhint: first make a request: wasm-e2ee enroll --state %s --csr node.csr …", err, c.State)
+	}
+	if err != nil {
+		return err
+	}
+	defer state.Wipe()
+	file, err := os.ReadFile(c.Credential)
+	if err != nil {
+		return err
+	}
+	if err := state.Node().Install(file, time.Now()); err != nil {
+		return fmt.Errorf("%s: %w", c.Credential, err)
+	}
+	if err := save(store, state); err != nil {
+		return err
+	}
+	credential := state.Node().Credential()
+	fmt.Printf("node %s of realm %s: %s\n  topics %s\n  groups %s\n  valid until %s\nnext: wasm-e2ee proxy --config FILE\n",
+		state.Node().ID(), state.Node().Realm(), credential.Roles, patterns(credential.Topics), patterns(credential.Groups),
+		time.UnixMilli(int64(credential.NotAfter)).Format(time.RFC3339))
+	return nil
+}
+
+func load(store *agent.Store) (*keyring.State, error) {
+	raw, err := store.Load()
+	if err != nil {
+		return nil, err
+	}
+	defer clear(raw)
+	return keyring.ParseState(raw)
+}
+
+func save(store *agent.Store, state *keyring.State) error {
+	raw := state.Marshal()
+	defer clear(raw)
+	return store.Save(raw)
+}
+
+func sameTopics(a, b []string) bool {
+	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
+}

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
+	"github.com/wasm-e2ee/wasm-e2ee/host/keyring"
+)
+
+// Names of the files of a realm's directory.
+const (
+	rootFile   = "root.key"   // PRIVATE; needed again only to make another issuer
+	issuerFile = "issuer.key" // PRIVATE
+)
+
+type realmInit struct {
+	Dir        string `required:"" type:"path" help:"Directory for the realm's keys; made if missing, never overwritten."`
+	IssuerDays int    `default:"365" help:"Validity of the issuer's certificate."`
+}
+
+func (c *realmInit) Run() error {
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return fmt.Errorf("realm: %w", err)
+	}
+	now := time.Now()
+	root, err := keyring.NewRealm(rand.Reader)
+	if err != nil {
+		return err
+	}
+	defer root.Wipe()
+	// Credentials are backdated by the skew, and must not begin before their issuer does.
+	issuer, err := root.CertifyIssuer(rand.Reader, now.Add(-keyring.DefaultTiming().Skew), now.AddDate(0, 0, c.IssuerDays))
+	if err != nil {
+		return err
+	}
+	defer issuer.Wipe()
+	// The issuer first: a root key without an issuer would look like a finished realm.
+	for _, f := range []struct {
+		name  string
+		bytes []byte
+	}{{issuerFile, issuer.Marshal()}, {rootFile, root.Marshal()}} {
+		err := writeNew(filepath.Join(c.Dir, f.name), f.bytes, 0o600)
+		clear(f.bytes)
+		if err != nil {
+			return err
+		}
+	}
+	fmt.Printf("realm %s\n", root.Realm())
+	fmt.Printf("  %-40s signs issuers; keep it offline\n", filepath.Join(c.Dir, rootFile))
+	fmt.Printf("  %-40s signs nodes; needed by `realm issue`\n", filepath.Join(c.Dir, issuerFile))
+	fmt.Printf("next: on each node  wasm-e2ee enroll --state node.state --csr node.csr --produce TOPIC | --consume TOPIC --group GROUP\n")
+	return nil
+}
+
+type realmIssue struct {
+	Dir           string        `required:"" type:"existingdir" help:"The realm's directory."`
+	CSR           string        `required:"" name:"csr" type:"existingfile" help:"The node's request."`
+	Out           string        `required:"" type:"path" help:"Where to write the credential."`
+	Days          float64       `default:"9" help:"Validity in days."`
+	DataNotBefore time.Duration `help:"The node gets no data older than this before now; 0 is no such limit."`
+}
+
+func (c *realmIssue) Run() error {
+	raw, err := os.ReadFile(filepath.Join(c.Dir, issuerFile))
+	if err != nil {
+		return fmt.Errorf("realm: %w\nhint: wasm-e2ee realm init --dir %s", err, c.Dir)
+	}
+	issuer, err := keyring.ParseIssuer(raw)
+	clear(raw)
+	if err != nil {
+		return fmt.Errorf("%s: %w", issuerFile, err)
+	}
+	defer issuer.Wipe()
+	request, err := os.ReadFile(c.CSR)
+	if err != nil {
+		return err
+	}
+	csr, err := keyring.ParseCSR(request)
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.CSR, err)
+	}
+	if c.Days <= 0 {
+		return errors.New("--days must be positive")
+	}
+	now := time.Now()
+	v := keyring.Validity{NotBefore: now, NotAfter: now.Add(time.Duration(c.Days * float64(24*time.Hour)))}
+	if c.DataNotBefore > 0 {
+		v.DataNotBefore = now.Add(-c.DataNotBefore)
+	}
+	credential, err := issuer.Issue(rand.Reader, request, nil, v)
+	if err != nil {
+		return err
+	}
+	if err := writeNew(c.Out, credential, 0o644); err != nil {
+		return err
+	}
+	fmt.Printf("node %s: %s\n  topics %s\n  groups %s\n  valid until %s\n  credential in %s\n",
+		wire.NodeIDOf(csr.Subject), csr.Roles, patterns(csr.Topics), patterns(csr.Groups),
+		v.NotAfter.Format(time.RFC3339), c.Out)
+	return nil
+}
+
+// patterns lists patterns as people write them.
+func patterns(list []wire.Pattern) string {
+	if len(list) == 0 {
+		return "none"
+	}
+	out := list[0].String()
+	for _, p := range list[1:] {
+		out += ", " + p.String()
+	}
+	return out
+}
+
+// writeNew writes a file that must not exist yet: keys and credentials are never replaced
+// by accident.
+func writeNew(path string, b []byte, mode fs.FileMode) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%w\nhint: it is never overwritten; move it away first", err)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	return errors.Join(err, f.Sync(), f.Close())
+}

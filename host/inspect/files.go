@@ -1,0 +1,73 @@
+package inspect
+
+import (
+	"encoding/pem"
+	"strings"
+
+	"github.com/wasm-e2ee/wasm-e2ee/host/keyring"
+)
+
+// file prints an armoured file: a request, a credential chain, or a private key, of which
+// only the public half is shown.
+func (p *printer) file(kind string, b []byte) (bool, error) {
+	switch {
+	case strings.Contains(kind, "PRIVATE"):
+		p.title("%s: holds a secret, which is not shown", kind)
+		block, _ := pem.Decode(b)
+		p.field("size", "%d bytes", len(block.Bytes))
+		clear(block.Bytes)
+	case strings.HasSuffix(kind, "REQUEST"):
+		csr, err := keyring.ParseCSR(b)
+		if err != nil {
+			return true, err
+		}
+		p.title("%s, signature verified", kind)
+		p.field("subject", "%s", csr.Subject)
+		p.field("roles", "%s", csr.Roles)
+		p.field("topics", "%s", list(csr.Topics, "none"))
+		p.field("groups", "%s", list(csr.Groups, "none"))
+	case strings.HasSuffix(kind, "CREDENTIAL"):
+		root, chain, err := keyring.ParseCredentialFile(b)
+		if err != nil {
+			return true, err
+		}
+		p.title("%s, chain verified", kind)
+		p.field("realm root", "%s", root)
+		for _, c := range chain {
+			p.credential(c)
+		}
+	default:
+		return false, nil
+	}
+	return true, nil
+}
+
+// state prints a state file without its secrets.
+func (p *printer) state(b []byte) error {
+	s, err := keyring.ParseState(b)
+	if err != nil {
+		return err
+	}
+	defer s.Wipe()
+	v := s.View()
+	p.title("node state: holds secrets, which are not shown")
+	p.field("realm", "%s", v.Realm)
+	p.field("node", "%s", v.Node)
+	if v.Credential == nil {
+		p.field("credential", "none yet")
+	} else {
+		p.field("valid until", "%s", ms(v.Credential.NotAfter))
+		p.field("roles", "%s", v.Credential.Roles)
+		p.field("topics", "%s", list(v.Credential.Topics, "none"))
+		p.field("groups", "%s", list(v.Credential.Groups, "none"))
+	}
+	for _, k := range v.Prekeys {
+		p.field("prekey", "%s, generation %d, created %s%s", k.ID, k.Generation, k.Created.UTC().Format("15:04:05.000Z"), flag(k.Superseded, ", superseded"))
+	}
+	for _, k := range v.Kids {
+		p.field("topic secret", "%s, kid %x, epoch %d of instance %s, %s to %s%s", k.Topic, k.Kid, k.Epoch, k.Instance,
+			k.Start.UTC().Format("15:04:05Z"), k.UseBy.UTC().Format("15:04:05Z"), flag(k.Past, ", consumed"))
+	}
+	p.field("erased", "%d topic secrets in the life of this state", v.ErasedTotal)
+	return nil
+}
