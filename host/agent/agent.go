@@ -63,6 +63,7 @@ type Agent struct {
 	cancel context.CancelCauseFunc
 	ready  chan struct{}
 	closed sync.Once
+	clock  func() time.Time
 
 	// mu guards what host/keyring made, and what lies below.
 	mu       sync.Mutex
@@ -103,7 +104,7 @@ func Open(ctx context.Context, cfg Config) (*Agent, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &Agent{cfg: cfg, log: cfg.Log, quiet: limiter{every: 30 * time.Second}, ready: make(chan struct{}), awaited: make(map[string]*readBack), retention: make(map[string]time.Time)}
+	a := &Agent{cfg: cfg, log: cfg.Log, clock: time.Now, ready: make(chan struct{}), awaited: make(map[string]*readBack), retention: make(map[string]time.Time)}
 	a.ctx, a.cancel = context.WithCancelCause(context.Background())
 	if err := a.open(ctx); err != nil {
 		a.Close()
@@ -124,7 +125,7 @@ func (a *Agent) open(ctx context.Context) (err error) {
 	if err := ping(ctx, a.cl); err != nil {
 		return err
 	}
-	if err := ensureTopics(ctx, a.adm, controlTopics(a.cfg.GrantsRetention), a.need); err != nil {
+	if err := ensureTopics(ctx, a.cl, controlTopics(a.cfg.GrantsRetention), a.need); err != nil {
 		return err
 	}
 	if a.rosterLog, err = newReader(a.cfg.Kafka, a.cl, rosterTopic, 0, 0, a.log); err != nil {
@@ -153,7 +154,7 @@ func (a *Agent) openState() (err error) {
 		return fmt.Errorf("state file %s: %w\nhint: enrol the node again; a state is not restored from a backup", a.cfg.StateFile, err)
 	}
 	a.node = a.state.Node()
-	if err := a.node.Check(now()); err != nil {
+	if err := a.node.Check(a.now()); err != nil {
 		return fmt.Errorf("state file %s: %w\nhint: have the node's request signed with `wasm-e2ee realm issue` and install the credential with `wasm-e2ee enroll`", a.cfg.StateFile, err)
 	}
 	a.roster = keyring.NewRoster(a.state, a.cfg.Timing)
@@ -253,6 +254,15 @@ func (a *Agent) Close() (err error) {
 // prekey of this run is acknowledged: from then on grants can reach it.
 func (a *Agent) Ready() <-chan struct{} { return a.ready }
 
+func (a *Agent) isReady() bool {
+	select {
+	case <-a.ready:
+		return true
+	default:
+		return false
+	}
+}
+
 // OnErase sets what is called, without locks held, with kids whose keys must go from the
 // data planes. It is to be set before Run.
 func (a *Agent) OnErase(f func(kids []abi.Kid)) {
@@ -292,13 +302,17 @@ func (a *Agent) every(period time.Duration, f func()) {
 	}
 }
 
-// warn logs a failure that lasts once per 30 s.
+// warn logs a failure that may last, once per quietPeriod.
 func (a *Agent) warn(message string, err error, args ...any) {
-	if err == nil || a.ctx.Err() != nil {
-		return
-	}
-	if a.quiet.allow(message+fmt.Sprint(args...)+err.Error(), time.Now()) {
+	if err != nil && a.ctx.Err() == nil && a.quiet.allow(message+fmt.Sprint(args...)+err.Error(), 1) {
 		a.log.Warn(message, append(args, "err", err)...)
+	}
+}
+
+// refuse logs a record that somebody wrote and this node does not take.
+func (a *Agent) refuse(rec *kgo.Record, err error) {
+	if err != nil && a.ctx.Err() == nil && a.quiet.allow("refused "+rec.Topic, 10) {
+		a.log.Warn("control record refused", "topic", rec.Topic, "partition", rec.Partition, "offset", rec.Offset, "err", err)
 	}
 }
 
@@ -312,7 +326,7 @@ func (a *Agent) logStart() {
 
 // now is the wall clock alone: a monotonic reading stands still while the machine sleeps,
 // and keys must age through that.
-func now() time.Time { return time.Now().Round(0) }
+func (a *Agent) now() time.Time { return a.clock().Round(0) }
 
 // scaled is the usual period, or less where the timing is short.
 func scaled(usual, limit time.Duration) time.Duration {

@@ -31,16 +31,19 @@ var quick = keyring.Timing{
 // patience is the deadline of what must happen soon.
 const patience = 20 * time.Second
 
-// A world is a realm on an embedded Kafka.
+// A world is a realm on an embedded Kafka. Tests with worlds of their own run at once: most
+// of their time is waiting for epochs to end.
 type world struct {
 	t      *testing.T
 	c      *kfake.Cluster
 	issuer *keyring.Issuer
 	kafka  []kgo.Opt
+	clock  func() time.Time // of agents that are started from now on; nil: the real one
 }
 
 func newWorld(t *testing.T, opts ...kfake.Opt) *world {
 	t.Helper()
+	t.Parallel()
 	c := cluster(t, opts...)
 	root, err := keyring.NewRealm(rand.Reader)
 	if err != nil {
@@ -119,6 +122,9 @@ func (w *world) start(state string, timing keyring.Timing, change ...func(*Confi
 	a, err := Open(w.t.Context(), cfg)
 	if err != nil {
 		w.t.Fatal(err)
+	}
+	if w.clock != nil {
+		a.clock = w.clock
 	}
 	r := &running{Agent: a, t: w.t, erased: make(map[abi.Kid]bool)}
 	a.OnErase(func(kids []abi.Kid) {

@@ -20,7 +20,7 @@ import (
 // tick erases what is due. It asks nobody, so that the hard cap holds while Kafka is out of
 // reach. The state is on disk without a key before the data planes are told.
 func (a *Agent) tick() {
-	at, read := now(), a.grantsLog.position()
+	at, read := a.now(), a.grantsLog.position()
 	a.mu.Lock()
 	a.consumer.NoteGrants(read) // also past what is no grant: an empty log, a marker
 	kids := a.consumer.Tick(at)
@@ -44,7 +44,7 @@ func (a *Agent) tick() {
 // passPrekeys tells the keyring how far the grants partition reached, for prekeys that wait
 // to be erased (PROTOCOL.md §2.8.3).
 func (a *Agent) passPrekeys() {
-	asked := now()
+	asked := a.now()
 	a.mu.Lock()
 	waiting := a.consumer.PrekeysWaiting(asked)
 	a.mu.Unlock()
@@ -80,7 +80,7 @@ func (a *Agent) progress() {
 }
 
 func (a *Agent) noteEnds(ctx context.Context) error {
-	asked := now()
+	asked := a.now()
 	a.mu.Lock()
 	topics := a.consumer.EndsWanted(asked)
 	a.mu.Unlock()
@@ -88,13 +88,8 @@ func (a *Agent) noteEnds(ctx context.Context) error {
 		return nil
 	}
 	a.noteRetention(ctx, topics)
-	listed, err := a.adm.ListEndOffsets(ctx, topics...)
-	for _, topic := range topics {
-		ends, terr := offsetsOf(listed, topic)
-		if terr != nil {
-			err = errors.Join(err, terr)
-			continue
-		}
+	all, err := eachTopic(ctx, topics, a.adm.ListEndOffsets)
+	for topic, ends := range all {
 		a.mu.Lock()
 		a.consumer.NoteEnds(topic, ends, asked)
 		a.mu.Unlock()
@@ -112,16 +107,16 @@ func (a *Agent) noteRetention(ctx context.Context, topics []string) {
 		if time.Since(a.retention[topic]) < retentionAge {
 			continue
 		}
-		configs, err := describeTopic(ctx, a.adm, topic)
-		if err != nil {
-			if unauthorized(err) {
-				err = fmt.Errorf("%w\nhint: allow the agent's principal DescribeConfigs on Topic %s", err, topic)
-			}
-			a.warn("the hard cap does not follow the topic's retention", err, "topic", topic)
-			continue
+		value, err := describe(ctx, a.cl, topic).get(topic, "retention.ms")
+		if unauthorized(err) {
+			err = fmt.Errorf("%w\nhint: allow the agent's principal DescribeConfigs on Topic %s", err, topic)
 		}
-		ms, err := strconv.ParseInt(configs["retention.ms"], 10, 64)
+		var ms int64
+		if err == nil {
+			ms, err = strconv.ParseInt(value, 10, 64)
+		}
 		if err != nil {
+			a.warn("the hard cap does not follow the topic's retention", err, "topic", topic)
 			continue
 		}
 		a.retention[topic] = time.Now()
@@ -132,23 +127,14 @@ func (a *Agent) noteRetention(ctx context.Context, topics []string) {
 }
 
 func (a *Agent) noteProgress(ctx context.Context, topics []string) error {
-	starts, err := a.adm.ListStartOffsets(ctx, topics...)
-	if err != nil && len(starts) == 0 {
-		return fmt.Errorf("log starts: %w", err)
-	}
+	starts, errs := eachTopic(ctx, topics, a.adm.ListStartOffsets)
 	groups, err := a.groups(ctx, topics)
 	if err != nil {
 		return err
 	}
-	var errs error
-	for _, topic := range topics {
-		start, err := offsetsOf(starts, topic)
-		if err != nil {
-			errs = errors.Join(errs, err)
-			continue
-		}
+	for topic, start := range starts {
 		a.mu.Lock()
-		scans, warnings := a.consumer.NoteProgress(topic, keyring.Progress{LogStart: start, Groups: groups[topic]}, now())
+		scans, warnings := a.consumer.NoteProgress(topic, keyring.Progress{LogStart: start, Groups: groups[topic]}, a.now())
 		a.mu.Unlock()
 		for _, w := range warnings {
 			a.log.Warn(w, "topic", topic)
@@ -278,6 +264,34 @@ func (a *Agent) assigned(ctx context.Context, groups []string) (map[string]map[s
 		add(name, g.AssignedPartitions())
 	}
 	return out, nil
+}
+
+// eachTopic lists offsets of topics, by topic and partition, and says which could not be
+// had. A topic that may not be described fails a whole listing: then each is asked alone.
+func eachTopic(ctx context.Context, topics []string, list func(context.Context, ...string) (kadm.ListedOffsets, error)) (map[string]map[int32]int64, error) {
+	listed, err := list(ctx, topics...)
+	if err != nil && len(topics) > 1 {
+		out := make(map[string]map[int32]int64)
+		var errs error
+		for _, topic := range topics {
+			one, err := eachTopic(ctx, []string{topic}, list)
+			errs = errors.Join(errs, err)
+			maps.Copy(out, one)
+		}
+		return out, errs
+	}
+	if err != nil {
+		return nil, fmt.Errorf("topic %s: offsets: %w", topics[0], err)
+	}
+	out := make(map[string]map[int32]int64)
+	var errs error
+	for _, topic := range topics {
+		if out[topic], err = offsetsOf(listed, topic); err != nil {
+			errs = errors.Join(errs, err)
+			delete(out, topic)
+		}
+	}
+	return out, errs
 }
 
 // offsetsOf takes one topic's offsets from a listing, or says which is missing.

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
 	"github.com/wasm-e2ee/wasm-e2ee/host/keyring"
 )
@@ -46,7 +48,7 @@ func (a *Agent) cut(topic string) (abi.Lease, error) {
 	if err := a.policy.refusal(topic); err != nil {
 		return abi.Lease{}, err
 	}
-	at := now()
+	at := a.now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.ctx.Err() != nil {
@@ -58,7 +60,7 @@ func (a *Agent) cut(topic string) (abi.Lease, error) {
 // rotating replaces epochs that are due, and takes back what was replaced or is over.
 func (a *Agent) rotating(period time.Duration) {
 	a.every(period, func() {
-		at := now()
+		at := a.now()
 		a.mu.Lock()
 		due := a.producer.Due(a.roster, at)
 		kids := a.producer.Retire(at)
@@ -165,7 +167,7 @@ func (a *Agent) fly(f *flight) {
 		fail(topics, unavailable(a.refusedOr(err)))
 		return
 	}
-	at := now()
+	at := a.now()
 	a.mu.Lock()
 	drafts, refused, err := a.producer.Prepare(topics, a.roster, at)
 	a.mu.Unlock()
@@ -197,7 +199,7 @@ func (a *Agent) grant(d *keyring.Draft) error {
 		return fmt.Errorf("%w: the grant has no part for partition %d", abi.StatusUnavailable, a.node.GrantPartition())
 	}
 	own := d.Records[i]
-	back := &readBack{value: own.Value, appended: make(chan time.Time, 1)}
+	back := &readBack{value: own.Value}
 	a.mu.Lock()
 	a.awaited[string(own.Key)] = back
 	a.mu.Unlock()
@@ -215,15 +217,13 @@ func (a *Agent) grant(d *keyring.Draft) error {
 	if err := a.grantsLog.waitFor(ctx, written[i].Offset+1); err != nil {
 		return unavailable(err)
 	}
-	var appended time.Time
-	select {
-	case appended = <-back.appended:
-	default:
-		return unavailable(errors.New("own grant was acknowledged, but something else stands at its offset"))
-	}
-	at := now()
+	at := a.now()
 	a.mu.Lock()
-	err = a.producer.Activate(d, appended, at)
+	if back.rec == nil {
+		a.mu.Unlock()
+		return unavailable(errors.New("the own grant was acknowledged, but something else stands at its offset"))
+	}
+	err = a.producer.Activate(d, back.rec.Timestamp, at)
 	var begun []keyring.EpochView
 	if err == nil {
 		for _, v := range a.producer.Epochs() {
@@ -236,9 +236,6 @@ func (a *Agent) grant(d *keyring.Draft) error {
 	kids := a.producer.Retire(at)
 	a.mu.Unlock()
 	a.erase(kids)
-	if errors.Is(err, abi.StatusClockSkew) {
-		return fmt.Errorf("%w\nhint: set the clocks of this machine and of the brokers by NTP", err)
-	}
 	for _, v := range begun {
 		a.log.Info("epoch begun", "topic", v.Topic, "epoch", v.Epoch, "kid", hex.EncodeToString(v.Kid[:]), "recipients", v.Recipients)
 	}
@@ -246,10 +243,10 @@ func (a *Agent) grant(d *keyring.Draft) error {
 }
 
 // A readBack waits for a grant to come back through the own partition, with the broker's
-// append time.
+// append time. It is guarded by the agent's mu.
 type readBack struct {
-	value    []byte
-	appended chan time.Time
+	value []byte
+	rec   *kgo.Record // nil until it was read
 }
 
 // unavailable marks an error as one after which asking again may help.

@@ -36,7 +36,7 @@ func (a *Agent) saveLocked() error {
 // save is what groups the writes for grants: at most one each second, with the reader's
 // offset and what was read in the same file (PROTOCOL.md §2.8.2).
 func (a *Agent) save() {
-	if err := a.saveChanged(); err != nil && a.quiet.allow(err.Error(), now()) {
+	if err := a.saveChanged(); err != nil && a.quiet.allow(err.Error(), 1) {
 		a.log.Error("the state is not on disk: keys that should be erased stay in the file", "err", err)
 	}
 }

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -43,50 +43,51 @@ func (p *policies) note(topic string, err error) {
 }
 
 // checkPolicies asks for the cleanup.policy of topics and returns why some cannot be
-// sealed for. A policy that cannot be read refuses the topic.
+// sealed for. A policy that cannot be read refuses the topic, and so does a grants topic
+// that no longer carries the broker's time, without which skew is not seen.
 func (a *Agent) checkPolicies(topics []string) map[string]error {
 	errs := make(map[string]error)
-	ctx, cancel := context.WithTimeout(a.ctx, requestTimeout)
-	defer cancel()
-	all, err := a.adm.DescribeTopicConfigs(ctx, topics...)
+	d := describe(a.ctx, a.cl, append(slices.Clone(topics), grantsTopic)...)
+	stamps, err := a.settingOf(d, grantsTopic, "message.timestamp.type")
+	if err == nil && stamps != "LogAppendTime" {
+		err = fmt.Errorf("%w: topic %s has message.timestamp.type=%s\nhint: kafka-configs.sh --bootstrap-server … --alter --entity-type topics --entity-name %s --add-config message.timestamp.type=LogAppendTime", abi.StatusUnavailable, grantsTopic, stamps, grantsTopic)
+	}
 	for _, topic := range topics {
-		if terr := a.policyOf(topic, all, err); terr != nil {
-			errs[topic] = fmt.Errorf("topic %s: %w", topic, terr)
+		terr := err
+		if terr == nil {
+			terr = a.compaction(d, topic)
 		}
-		a.policy.note(topic, errs[topic])
+		if terr != nil {
+			errs[topic] = terr
+		}
+		a.policy.note(topic, terr)
 	}
 	return errs
 }
 
-func (a *Agent) policyOf(topic string, all kadm.ResourceConfigs, asking error) error {
-	rc, err := all.On(topic, nil)
+// compaction says why topic cannot be sealed for.
+func (a *Agent) compaction(d description, topic string) error {
+	cleanup, err := a.settingOf(d, topic, "cleanup.policy")
+	if err == nil && compacts(cleanup) {
+		err = fmt.Errorf("topic %s: %w (cleanup.policy=%s): sealed batches would lose their records\nhint: set cleanup.policy=delete on the topic, or declare it plain in the policy", topic, abi.StatusCompacted, cleanup)
+	}
+	return err
+}
+
+// settingOf is get with what an operator can do about an error.
+func (a *Agent) settingOf(d description, topic, key string) (string, error) {
+	value, err := d.get(topic, key)
 	switch {
-	case err != nil && asking != nil:
-		err = asking
 	case err == nil:
-		err = rc.Err
+		return value, nil
+	case a.ctx.Err() != nil:
+		return "", fmt.Errorf("topic %s: %w", topic, context.Cause(a.ctx))
+	case unauthorized(err):
+		err = fmt.Errorf("%w\nhint: allow the agent's principal DescribeConfigs on Topic %s", err, topic)
+	case errors.Is(err, kerr.UnknownTopicOrPartition):
+		err = fmt.Errorf("%w\nhint: create topic %s", err, topic)
 	}
-	if unauthorized(err) {
-		return fmt.Errorf("%w: its cleanup.policy cannot be read: %w\nhint: allow the agent's principal DescribeConfigs on Topic %s", abi.StatusUnavailable, err, topic)
-	}
-	if errors.Is(err, kerr.UnknownTopicOrPartition) {
-		return fmt.Errorf("%w: %w\nhint: create the topic", abi.StatusUnavailable, err)
-	}
-	if err != nil {
-		if cause := context.Cause(a.ctx); cause != nil {
-			err = cause
-		}
-		return unavailable(fmt.Errorf("its cleanup.policy cannot be read: %w", err))
-	}
-	for _, c := range rc.Configs {
-		if c.Key == "cleanup.policy" {
-			if compacts(c.MaybeValue()) {
-				return fmt.Errorf("%w (cleanup.policy=%s): sealed batches would lose their records\nhint: set cleanup.policy=delete on the topic, or declare it plain in the policy", abi.StatusCompacted, c.MaybeValue())
-			}
-			return nil
-		}
-	}
-	return fmt.Errorf("%w: the broker does not tell its cleanup.policy", abi.StatusUnavailable)
+	return "", unavailable(err)
 }
 
 // watchPolicies takes back the keys of topics that have been switched to compaction.
@@ -107,7 +108,7 @@ func (a *Agent) watchPolicies() {
 	for topic, err := range a.checkPolicies(topics) {
 		if errors.Is(err, abi.StatusCompacted) {
 			a.erase(kids[topic])
-			if a.quiet.allow(err.Error(), now()) {
+			if a.quiet.allow(err.Error(), 1) {
 				a.log.Error("topic refused", "err", err)
 			}
 		}

@@ -46,12 +46,12 @@ func newReader(operator []kgo.Opt, ask *kgo.Client, topic string, partition int3
 // run applies records in order until ctx ends. Apply gets data records only, and when they
 // had been fetched.
 func (r *reader) run(ctx context.Context, apply func(rec *kgo.Record, fetched time.Time)) {
-	quiet := limiter{every: 30 * time.Second}
+	var quiet limiter
 	for ctx.Err() == nil {
 		fetches := r.cl.PollRecords(ctx, 256) // so that next moves while a long log is read
 		fetched := time.Now()
 		for _, e := range fetches.Errors() {
-			if !errors.Is(e.Err, context.Canceled) && quiet.allow(e.Err.Error(), time.Now()) {
+			if !errors.Is(e.Err, context.Canceled) && quiet.allow(e.Err.Error(), 1) {
 				r.log.Warn("reading a control topic", "topic", r.topic, "partition", r.partition, "err", e.Err)
 			}
 		}
@@ -122,26 +122,4 @@ func (r *reader) waitFor(ctx context.Context, end int64) error {
 			return fmt.Errorf("topic %s, partition %d: read to offset %d of %d: %w", r.topic, r.partition, next, end, context.Cause(ctx))
 		}
 	}
-}
-
-// A limiter lets a repeated message through once per period, so that a lasting failure is
-// one line and not a flood.
-type limiter struct {
-	every time.Duration
-
-	mu   sync.Mutex
-	last map[string]time.Time
-}
-
-func (l *limiter) allow(message string, now time.Time) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if now.Sub(l.last[message]) < l.every {
-		return false
-	}
-	if l.last == nil || len(l.last) >= 1024 {
-		l.last = make(map[string]time.Time)
-	}
-	l.last[message] = now
-	return true
 }

@@ -69,7 +69,7 @@ func (a *Agent) Root(ctx context.Context, topic string, kid abi.Kid) (abi.Root, 
 
 // lookUp asks what is known by now.
 func (a *Agent) lookUp(topic string, kid abi.Kid) (abi.Root, error) {
-	at := now()
+	at := a.now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.ctx.Err() != nil {
@@ -83,10 +83,7 @@ func (a *Agent) lookUp(topic string, kid abi.Kid) (abi.Root, error) {
 func (a *Agent) applyGrant(rec *kgo.Record, fetched time.Time) {
 	a.mu.Lock()
 	if back := a.awaited[string(rec.Key)]; back != nil && bytes.Equal(back.value, rec.Value) {
-		select {
-		case back.appended <- rec.Timestamp:
-		default:
-		}
+		back.rec = rec
 	}
 	a.mu.Unlock()
 	if !a.node.HasRole(wire.RoleConsume) {
@@ -116,7 +113,7 @@ func (a *Agent) applyGrant(rec *kgo.Record, fetched time.Time) {
 	a.consumer.NoteGrants(rec.Offset + 1)
 	a.counts.received += uint64(len(kids))
 	a.mu.Unlock()
-	a.warn("grant refused", err, "offset", rec.Offset)
+	a.refuse(rec, err)
 	if len(kids) > 0 {
 		a.logReceived(rec.Value, kids)
 	}
@@ -135,7 +132,7 @@ func (a *Agent) logReceived(value []byte, kids []abi.Kid) {
 }
 
 func (a *Agent) applyOnce(rec *kgo.Record) ([]abi.Kid, error) {
-	at := now()
+	at := a.now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.consumer.ApplyGrant(rec.Partition, rec.Key, rec.Value, a.roster, at)

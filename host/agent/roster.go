@@ -23,7 +23,7 @@ type publication struct {
 
 // applyRoster takes one record of the roster topic.
 func (a *Agent) applyRoster(rec *kgo.Record, _ time.Time) {
-	at := now()
+	at := a.now()
 	a.mu.Lock()
 	err := a.roster.Apply(rec.Key, rec.Value, at)
 	again, noteErr := a.consumer.NoteRoster(rec.Key, rec.Value, at)
@@ -36,11 +36,11 @@ func (a *Agent) applyRoster(rec *kgo.Record, _ time.Time) {
 		}
 	}
 	a.mu.Unlock()
-	a.warn("roster record refused", err, "offset", rec.Offset)
-	if errors.Is(noteErr, keyring.ErrDuplicateNode) {
-		noteErr = fmt.Errorf("%w\nhint: the state file was copied or stolen: revoke this node and enrol it anew", noteErr)
+	// What compaction has not removed yet is old by nature when the roster is first read.
+	if !errors.Is(err, keyring.ErrRollback) || a.isReady() {
+		a.refuse(rec, err)
 	}
-	a.warn("own prekey on the roster", noteErr, "offset", rec.Offset)
+	a.refuse(rec, noteErr)
 }
 
 // publishing keeps this node's credential and prekey on the roster, and says when grants
@@ -70,7 +70,7 @@ func (a *Agent) publishing(period time.Duration) {
 
 // publishDue makes a prekey when it is time and writes what the roster lacks.
 func (a *Agent) publishDue() error {
-	at := now()
+	at := a.now()
 	a.mu.Lock()
 	if a.node.HasRole(wire.RoleConsume) && a.consumer.PrekeyDue(at) {
 		if _, err := a.consumer.NewPrekey(at); err != nil {
@@ -139,7 +139,7 @@ func (a *Agent) write(ctx context.Context, topic string, records []keyring.Recor
 func (a *Agent) resumed() {
 	a.log.Warn("the clock jumped: new epochs and a new prekey")
 	a.restart()
-	at := now()
+	at := a.now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if !a.node.HasRole(wire.RoleConsume) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // The control topics (PROTOCOL.md §2.2).
@@ -47,9 +48,10 @@ func controlTopics(grantsRetention time.Duration) []controlTopic {
 
 // ensureTopics creates the control topics where they are missing, waits for their leaders,
 // and checks what already exists. Refused for want of ACLs, its error lists need.
-func ensureTopics(ctx context.Context, adm *kadm.Client, topics []controlTopic, need aclList) error {
+func ensureTopics(ctx context.Context, cl *kgo.Client, topics []controlTopic, need aclList) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout, errors.New("no answer within 15s"))
 	defer cancel()
+	adm := kadm.NewClient(cl)
 	created := make(map[string]bool)
 	var details kadm.TopicDetails
 	for {
@@ -71,7 +73,7 @@ func ensureTopics(ctx context.Context, adm *kadm.Client, topics []controlTopic, 
 		if n := len(details[t.name].Partitions); n != int(t.partitions) {
 			return fmt.Errorf("topic %s has %d partitions instead of %d\nhint: delete it while no node runs, and let the agent create it", t.name, n, t.partitions)
 		}
-		if err := checkConfigs(ctx, adm, t, need); err != nil {
+		if err := checkConfigs(ctx, cl, t, need); err != nil {
 			return err
 		}
 	}
@@ -135,47 +137,34 @@ func create(ctx context.Context, adm *kadm.Client, t controlTopic, need aclList)
 }
 
 // checkConfigs holds an existing topic against what the protocol needs of it.
-func checkConfigs(ctx context.Context, adm *kadm.Client, t controlTopic, need aclList) error {
-	got, err := describeTopic(ctx, adm, t.name)
-	if unauthorized(err) {
-		return need.refused(fmt.Errorf("topic %s: describe its configuration: %w", t.name, err))
-	}
-	if err != nil {
-		return fmt.Errorf("topic %s: describe its configuration: %w", t.name, err)
+func checkConfigs(ctx context.Context, cl *kgo.Client, t controlTopic, need aclList) error {
+	described := describe(ctx, cl, t.name)
+	get := func(key string) (string, error) {
+		v, err := described.get(t.name, key)
+		if unauthorized(err) {
+			err = need.refused(err)
+		}
+		return v, err
 	}
 	for _, key := range t.required {
-		if got[key] != t.configs[key] {
+		got, err := get(key)
+		if err != nil {
+			return err
+		}
+		if got != t.configs[key] {
 			return fmt.Errorf("topic %s has %s=%s instead of %s\nhint: kafka-configs.sh --bootstrap-server … --alter --entity-type topics --entity-name %s --add-config %s=%s",
-				t.name, key, got[key], t.configs[key], t.name, key, t.configs[key])
+				t.name, key, got, t.configs[key], t.name, key, t.configs[key])
 		}
 	}
-	if n, err := strconv.Atoi(got["max.message.bytes"]); err == nil && n < minMessage {
+	size, err := get("max.message.bytes")
+	if err != nil {
+		return err
+	}
+	if n, err := strconv.Atoi(size); err == nil && n < minMessage {
 		return fmt.Errorf("topic %s has max.message.bytes=%d, under %d\nhint: kafka-configs.sh --bootstrap-server … --alter --entity-type topics --entity-name %s --add-config max.message.bytes=%d",
 			t.name, n, minMessage, t.name, minMessage+12)
 	}
 	return nil
-}
-
-// describeTopic returns a topic's effective configuration. Its error is Kafka's.
-func describeTopic(ctx context.Context, adm *kadm.Client, topic string) (map[string]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	all, err := adm.DescribeTopicConfigs(ctx, topic)
-	if err != nil {
-		return nil, err
-	}
-	rc, err := all.On(topic, nil)
-	if err != nil {
-		return nil, err
-	}
-	if rc.Err != nil {
-		return nil, rc.Err
-	}
-	m := make(map[string]string, len(rc.Configs))
-	for _, c := range rc.Configs {
-		m[c.Key] = c.MaybeValue()
-	}
-	return m, nil
 }
 
 // compacts says whether a cleanup.policy destroys packed records (PROTOCOL.md §2.4).

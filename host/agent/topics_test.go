@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -40,9 +39,9 @@ func client(t *testing.T, c *kfake.Cluster, opts ...kgo.Opt) *kgo.Client {
 
 func TestControlTopicsAreCreatedAsTheProtocolWants(t *testing.T) {
 	c := cluster(t)
-	adm := kadm.NewClient(client(t, c))
+	cl := client(t, c)
 	for range 2 { // the second time they exist
-		if err := ensureTopics(t.Context(), adm, controlTopics(8*24*time.Hour), nil); err != nil {
+		if err := ensureTopics(t.Context(), cl, controlTopics(8*24*time.Hour), nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -56,13 +55,10 @@ func TestControlTopicsAreCreatedAsTheProtocolWants(t *testing.T) {
 		if got := len(c.PartitionInfos(topic)); got != want.partitions {
 			t.Errorf("%s has %d partitions, want %d", topic, got, want.partitions)
 		}
-		got, err := describeTopic(t.Context(), adm, topic)
-		if err != nil {
-			t.Fatal(err)
-		}
+		d := describe(t.Context(), cl, topic)
 		for k, v := range want.configs {
-			if got[k] != v {
-				t.Errorf("%s: %s=%s, want %s", topic, k, got[k], v)
+			if got, err := d.get(topic, k); err != nil || got != v {
+				t.Errorf("%s: %s=%s (%v), want %s", topic, k, got, err, v)
 			}
 		}
 	}
@@ -87,7 +83,7 @@ func TestWrongControlTopicsAreRefused(t *testing.T) {
 			if err := c.CreateTopic(tc.topic, tc.partitions, tc.configs); err != nil {
 				t.Fatal(err)
 			}
-			err := ensureTopics(t.Context(), kadm.NewClient(client(t, c)), good, nil)
+			err := ensureTopics(t.Context(), client(t, c), good, nil)
 			if err == nil || !strings.Contains(err.Error(), tc.want) || !strings.Contains(err.Error(), "\nhint: ") {
 				t.Fatalf("error %v, want it to say %q and end with a hint", err, tc.want)
 			}
@@ -122,7 +118,7 @@ func TestMissingACLsAreListed(t *testing.T) {
 				}
 			}
 			cl := client(t, c, kgo.SASL(plain.Auth{User: "agent", Pass: "secret"}.AsMechanism()))
-			err := ensureTopics(t.Context(), kadm.NewClient(cl), controlTopics(time.Hour), aclsFor(credential))
+			err := ensureTopics(t.Context(), cl, controlTopics(time.Hour), aclsFor(credential))
 			if err == nil || !unauthorized(err) {
 				t.Fatalf("error %v, want one for want of authorisation", err)
 			}
