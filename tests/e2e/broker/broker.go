@@ -151,7 +151,7 @@ func (c *Cluster) properties(n *Node) string {
 }
 
 func (c *Cluster) start(ctx context.Context, n *Node, clusterID string) error {
-	if out, err := c.Tool(ctx, "kafka.tools.StorageTool", "format", "-t", clusterID, "-c", c.properties(n)); err != nil {
+	if out, err := c.Tool(ctx, "kafka.tools.StorageTool", "format", "--cluster-id="+clusterID, "-c", c.properties(n)); err != nil {
 		return fmt.Errorf("format node %d: %w\n%s", n.ID, err, out)
 	}
 	return c.Restart(ctx, n)

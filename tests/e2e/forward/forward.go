@@ -80,14 +80,22 @@ func (f *Forwarder) pass(client net.Conn) {
 		return
 	}
 	defer f.drop(client)
-	// A client that hangs up without a word has learned nothing, and may be gone already.
+	local, remote := client.RemoteAddr().(*net.TCPAddr).Port, client.LocalAddr().(*net.TCPAddr).Port
+	pid, err := Owner(local, remote)
+	if err != nil {
+		pid = 0
+	}
+	// A client that hangs up without a word has learned nothing.
 	first := make([]byte, 64<<10)
 	n, err := client.Read(first)
 	if err != nil {
 		return
 	}
 	first = first[:n]
-	f.note(owner(client.RemoteAddr().(*net.TCPAddr).Port, client.LocalAddr().(*net.TCPAddr).Port))
+	if pid == 0 {
+		pid = owner(local, remote)
+	}
+	f.note(pid)
 	server, err := net.Dial("tcp4", f.target)
 	if err != nil {
 		return
