@@ -43,6 +43,9 @@ var timing = config.Timing{
 	HardCap: time.Hour, Offline: time.Hour,
 }
 
+// leastDuration leaves epochs on both sides of what a copy in the middle opens.
+const leastDuration = 12 * time.Second
+
 const (
 	group      = "billing"
 	partitions = 2
@@ -66,6 +69,9 @@ type stage struct {
 
 // Run shows it all and returns nil where everything held.
 func Run(ctx context.Context, o Options) error {
+	if o.Duration < leastDuration {
+		return fmt.Errorf("a demo of %s is too short: the window of exposure would cover all of it\nhint: at least %s", o.Duration, leastDuration)
+	}
 	s := &stage{out: newScreen(o.Out), bootstrap: o.Bootstrap}
 	defer s.teardown()
 	if err := s.setup(ctx, o); err != nil {
