@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -124,16 +126,59 @@ func (p *Proxy) dialBootstrap(ctx context.Context) (net.Conn, error) {
 func (p *Proxy) dial(ctx context.Context, addr string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
-	var d interface {
-		DialContext(ctx context.Context, network, addr string) (net.Conn, error)
-	} = &net.Dialer{}
+	// Control sees the address after names are resolved and before anything is sent.
+	plain := &net.Dialer{Control: func(_, resolved string, _ syscall.RawConn) error { return p.notOurselves(resolved) }}
+	dial := plain.DialContext
 	if p.cfg.TLS != nil {
 		// The dialer takes ServerName from the broker's own host where none is set.
-		d = &tls.Dialer{Config: p.cfg.TLS}
+		dial = (&tls.Dialer{NetDialer: plain, Config: p.cfg.TLS}).DialContext
 	}
-	broker, err := d.DialContext(ctx, "tcp", addr)
+	broker, err := dial(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("broker %s: %w", addr, err)
 	}
 	return broker, nil
+}
+
+// notOurselves refuses an address where this sidecar listens. A connection to ourselves
+// would make another, and so on until no file descriptor is left.
+func (p *Proxy) notOurselves(resolved string) error {
+	at, err := netip.ParseAddrPort(resolved)
+	if err != nil {
+		return err
+	}
+	ours := []net.Listener{p.bootstrap}
+	p.brokers.mu.Lock()
+	for _, b := range p.brokers.byID {
+		ours = append(ours, b.ln)
+	}
+	p.brokers.mu.Unlock()
+	for _, ln := range ours {
+		own := ln.Addr().(*net.TCPAddr).AddrPort()
+		if own.Port() != at.Port() {
+			continue
+		}
+		ip, ownIP := at.Addr().Unmap(), own.Addr().Unmap()
+		if ip == ownIP || ownIP.IsUnspecified() && isLocal(ip) {
+			return errors.New("this is the sidecar's own listener (hint: bootstrap must name the brokers, listen another port)")
+		}
+	}
+	return nil
+}
+
+// isLocal reports whether an address is this machine's.
+func isLocal(ip netip.Addr) bool {
+	if ip.IsLoopback() || ip.IsUnspecified() {
+		return true
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return false
+	}
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok && n.IP.Equal(ip.AsSlice()) {
+			return true
+		}
+	}
+	return false
 }

@@ -86,17 +86,37 @@ func TestBrokerThatGoesTakesItsConnectionsAlong(t *testing.T) {
 }
 
 func TestBootstrapFallsBackToABrokerThatAnswers(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	dead := ln.Addr().String()
-	ln.Close()
+	const dead = "127.0.0.1:1" // nobody listens there
 	r := newRig(t, func(c *Config) { c.Bootstrap = append([]string{dead}, c.Bootstrap...) }, nil)
 	r.createTopic("orders", 1)
 	r.produce(r.client(), "orders", 0, "x")
 	if r.proxy.reachable.Load() != 1 {
 		t.Error("the address that answered is not remembered")
+	}
+}
+
+func TestSidecarNeverConnectsToItself(t *testing.T) {
+	for _, host := range []string{"127.0.0.1", "0.0.0.0", "[::]"} {
+		probe, err := net.Listen("tcp", host+":0")
+		if err != nil {
+			t.Logf("cannot listen on %s here: %v", host, err)
+			continue
+		}
+		probe.Close()
+		r := newRig(t, func(c *Config) { c.Listen = host + ":0" }, nil)
+		port, err := r.proxy.localPort(7, "127.0.0.1", int32(r.proxy.bootstrapPort()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw := dialRawAt(r, net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port))))
+		raw.send(metadataRequest("orders"))
+		if _, err := raw.frame(); !errors.Is(err, io.EOF) {
+			t.Errorf("got %v, want the connection closed", err)
+		}
+		r.eventually("it is explained", func() bool { return r.logged.count("own listener", "hint:") == 1 })
+		if n := r.proxy.Stats().Connections; n != 1 {
+			t.Errorf("%d connections", n)
+		}
 	}
 }
 

@@ -25,7 +25,12 @@ type rawConn struct {
 
 func dialRaw(r *rig) *rawConn {
 	r.Helper()
-	conn, err := net.Dial("tcp", r.addr())
+	return dialRawAt(r, r.addr())
+}
+
+func dialRawAt(r *rig, addr string) *rawConn {
+	r.Helper()
+	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		r.Fatal(err)
 	}
