@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -98,7 +99,8 @@ func Read(path string) (*File, error) {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
 	f := &File{Listen: "127.0.0.1:19092"}
-	if err := yaml.NewDecoder(bytes.NewReader(raw), yaml.DisallowUnknownField()).Decode(f); err != nil {
+	err = yaml.NewDecoder(bytes.NewReader(raw), yaml.DisallowUnknownField()).Decode(f)
+	if err != nil && !errors.Is(err, io.EOF) { // EOF: an empty file
 		return nil, fmt.Errorf("configuration %s: %w\nhint: the keys are listed in examples/sidecar/README.md", path, err)
 	}
 	dir := filepath.Dir(path)
