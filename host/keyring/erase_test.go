@@ -146,6 +146,13 @@ func TestExpiredDataCountsAsRead(t *testing.T) {
 	cons.mustErase(kid, cons.timing.Window)
 }
 
+func TestLogStartBeyondTheCommitCounts(t *testing.T) {
+	_, cons, kid := held(t, "billing")
+	cons.settle(map[int32]int64{0: 10})
+	cons.consumer.NoteProgress("orders", Progress{LogStart: map[int32]int64{0: 10}, Groups: map[string]map[int32]int64{"billing": {0: 3}}}, cons.now)
+	cons.mustErase(kid, cons.timing.Window)
+}
+
 func TestUnknownLogStartHoldsTheEpoch(t *testing.T) {
 	_, cons, kid := held(t, "billing")
 	cons.settle(map[int32]int64{0: 10})
@@ -345,12 +352,20 @@ func TestPrekeysRotateAndGenerationsGrow(t *testing.T) {
 	if got := cons.consumer.newest().generation; got != first+1 {
 		t.Errorf("generation %d after %d", got, first)
 	}
+	for range 2 { // neither is read back
+		if _, err := cons.consumer.NewPrekey(w.now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := cons.consumer.newest().generation; got != first+3 {
+		t.Errorf("generation %d, want %d", got, first+3)
+	}
 	again := cons.restart()
 	if !again.consumer.PrekeyDue(w.now) {
 		t.Error("not due at start")
 	}
 	again.publish()
-	if got := again.consumer.newest().generation; got != first+2 {
+	if got := again.consumer.newest().generation; got != first+4 {
 		t.Errorf("generation %d after a restart", got)
 	}
 	p := again.consumer.newest()

@@ -294,6 +294,40 @@ func TestTheFirstHeaderOfAKidWins(t *testing.T) {
 	}
 }
 
+// TestProducerCannotSpeakForAnother: a grant that is right in all but whose it says it is.
+func TestProducerCannotSpeakForAnother(t *testing.T) {
+	w, prod, cons := pair(t)
+	other := w.node(produce, []string{"orders"}, nil)
+	cons.sync()
+	prod.sync()
+	rs, err := prod.roster.Recipients("orders", nil, w.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		producer wire.NodeID
+		want     error
+	}{{other.state.Node().ID(), ErrUnauthentic}, {prod.state.Node().ID(), nil}} {
+		h := wire.GrantHeader{
+			Realm: w.root.Realm(), Producer: tt.producer, Credential: prod.state.Node().Credential().Serial,
+			Start: unixMs(w.now), UseBy: unixMs(w.now.Add(time.Minute)),
+		}
+		var es secretKey
+		_, commit, err := newEpoch(&es, &h, "orders")
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.Topics = []wire.GrantTopic{{Name: "orders", Commit: commit}}
+		d := &Draft{Recipients: rs}
+		if err := prod.producer.seal(d, &h, &es); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := cons.apply(cons.part(d)); !errors.Is(err, tt.want) {
+			t.Errorf("as %v: %v, want %v", tt.producer, err, tt.want)
+		}
+	}
+}
+
 func FuzzApplyGrant(f *testing.F) {
 	w := newFixedWorld(f)
 	prod := w.node(produce, []string{"orders"}, nil)

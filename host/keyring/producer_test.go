@@ -55,6 +55,8 @@ func TestNothingIsLeasedAfterUseBy(t *testing.T) {
 	if kids := prod.producer.Retire(w.now); !slices.Equal(kids, []abi.Kid{l.Kid}) {
 		t.Errorf("retired %x", kids)
 	}
+	prod.grant("orders")
+	prod.lease("orders")
 	w.pass(-time.Hour)
 	if _, err := prod.producer.Lease("orders", w.now); err == nil {
 		t.Error("a clock set back revives an epoch")
@@ -177,6 +179,41 @@ func TestNewRecipientIsLetInAfterTheDebounce(t *testing.T) {
 		if due := prod.producer.Due(prod.roster, w.now.Add(d)); (len(due) != 0) != at[d] {
 			t.Errorf("%v after it came: due %v", d, due)
 		}
+	}
+}
+
+func TestNewRecipientsAreGathered(t *testing.T) {
+	w, prod, _ := pair(t)
+	prod.grant("orders")
+	prod.lease("orders")
+	w.pass(newcomerSpacer)
+	late := w.node(consume, []string{"orders"}, nil)
+	late.publish()
+	prod.sync()
+	for _, d := range []time.Duration{0, newcomerWait - time.Millisecond} {
+		if due := prod.producer.Due(prod.roster, w.now.Add(d)); len(due) != 0 {
+			t.Errorf("%v after it came: due %v", d, due)
+		}
+	}
+	if due := prod.producer.Due(prod.roster, w.now.Add(newcomerWait)); len(due) != 1 {
+		t.Error("not due after the debounce")
+	}
+}
+
+func TestUnusedEpochOfARemovedRecipientIsDropped(t *testing.T) {
+	w := newWorld(t)
+	prod := w.node(produce, []string{"orders"}, nil)
+	cons := w.node(consume, []string{"orders"}, nil)
+	brief := w.nodeUntil(consume, []string{"orders"}, nil, Validity{NotBefore: w.now, NotAfter: w.now.Add(time.Minute)})
+	cons.publish()
+	brief.publish()
+	prod.grant("orders")
+	w.pass(time.Minute + time.Second)
+	if due := prod.producer.Due(prod.roster, w.now); len(due) != 0 {
+		t.Errorf("an idle topic is due: %v", due)
+	}
+	if _, err := prod.producer.Lease("orders", w.now); !errors.Is(err, abi.StatusNeedLease) {
+		t.Errorf("leased to a removed recipient: %v", err)
 	}
 }
 

@@ -185,6 +185,68 @@ func TestIssuerCannotCertifyAnIssuer(t *testing.T) {
 	}
 }
 
+// TestChainsThatDoNotHoldAreRefused signs each credential rightly but for one thing.
+func TestChainsThatDoNotHoldAreRefused(t *testing.T) {
+	w := newWorld(t)
+	node := w.node(consume, []string{"*"}, nil).state.Node()
+	base := *node.Credential()
+	for name, tt := range map[string]struct {
+		change func(c *wire.Credential)
+		signer *secretKey
+		issuer *wire.Credential
+	}{
+		"a node as issuer":       {func(c *wire.Credential) { c.Issuer = node.PublicKey() }, &node.seed, node.Credential()},
+		"another issuer's name":  {func(c *wire.Credential) { c.Issuer = node.PublicKey() }, &w.issuer.seed, &w.issuer.cert},
+		"another realm":          {func(c *wire.Credential) { c.Realm[0] ^= 1 }, &w.issuer.seed, &w.issuer.cert},
+		"the root's name":        {func(c *wire.Credential) { c.Issuer = w.root.PublicKey() }, &w.issuer.seed, nil},
+		"the issuer, no chain":   {func(*wire.Credential) {}, &w.issuer.seed, nil},
+		"the root for an issuer": {func(*wire.Credential) {}, &w.root.seed, &w.issuer.cert},
+	} {
+		c := base
+		tt.change(&c)
+		c.Signature = sign(tt.signer, wire.TypeCredential, w.root.Realm(), c.AppendBody(nil))
+		if err := verifyIssued(w.root.PublicKey(), tt.issuer, &c); !errors.Is(err, ErrUnauthentic) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	direct := base
+	direct.Issuer = w.root.PublicKey()
+	direct.Signature = sign(&w.root.seed, wire.TypeCredential, direct.Realm, direct.AppendBody(nil))
+	if err := verifyIssued(w.root.PublicKey(), nil, &direct); err != nil {
+		t.Errorf("signed by the root itself: %v", err)
+	}
+}
+
+func TestInstallKeepsNodeIDAndLineage(t *testing.T) {
+	w := newWorld(t)
+	enrolled := w.node(consume, []string{"*"}, nil).state.Node()
+	fresh, err := NewState(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := func(n *Node, change func(c *wire.Credential)) []byte {
+		c := *enrolled.Credential()
+		c.Subject, c.Node = n.PublicKey(), n.ID()
+		change(&c)
+		c.Signature = sign(&w.issuer.seed, wire.TypeCredential, c.Realm, c.AppendBody(nil))
+		return armor(armorCredential, appendChain(nil, w.root.PublicKey(), []*wire.Credential{&c, &w.issuer.cert}))
+	}
+	otherID := func(c *wire.Credential) { c.Node[0] ^= 1 }
+	if err := fresh.Node().Install(file(fresh.Node(), otherID), w.now); !errors.Is(err, ErrUnauthentic) {
+		t.Errorf("a new node under another id: %v", err)
+	}
+	if err := enrolled.Install(file(enrolled, otherID), w.now); !errors.Is(err, ErrUnauthentic) {
+		t.Errorf("an enrolled node under another id: %v", err)
+	}
+	lineage := func(l uint32) func(*wire.Credential) { return func(c *wire.Credential) { c.Lineage = l } }
+	if err := enrolled.Install(file(enrolled, lineage(2)), w.now); err != nil {
+		t.Errorf("a later lineage: %v", err)
+	}
+	if err := enrolled.Install(file(enrolled, lineage(1)), w.now); !errors.Is(err, ErrRollback) {
+		t.Errorf("an earlier lineage: %v", err)
+	}
+}
+
 func TestRolesAndPatternsLimitANode(t *testing.T) {
 	w := newWorld(t)
 	n := w.node(produce, []string{"orders", "eu.*"}, []string{"billing"}).state.Node()

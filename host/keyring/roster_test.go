@@ -305,6 +305,30 @@ func TestTheCredentialIssuedLastCounts(t *testing.T) {
 	}
 }
 
+func TestCredentialOfTheFutureDisplacesNothing(t *testing.T) {
+	w := newWorld(t)
+	prod := w.node(produce, []string{"*"}, nil)
+	cons := w.node(consume, []string{"*"}, nil)
+	cons.publish()
+	v := w.validity()
+	v.NotBefore = w.now.Add(time.Hour)
+	file, err := w.issuer.Issue(rand.Reader, cons.state.Node().CSR(attributes(t, consume, []string{"b"}, nil)), nil, v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, chain, err := ParseCredentialFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.roster = append(w.roster, Record{Key: chain[0].Key(), Value: chain[0].Append(nil)})
+	prod.sync()
+	for after, ok := range map[time.Duration]bool{0: true, time.Hour: false} {
+		if _, err := prod.roster.Recipients("a", nil, w.now.Add(after)); (err == nil) != ok {
+			t.Errorf("after %v: %v", after, err)
+		}
+	}
+}
+
 func TestTombstonesTakeNothingThatIsAlive(t *testing.T) {
 	w := newWorld(t)
 	prod := w.node(produce, []string{"*"}, nil)
