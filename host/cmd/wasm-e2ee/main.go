@@ -30,7 +30,7 @@ type commands struct {
 	Proxy   proxy   `cmd:"" help:"Run the sidecar."`
 	Demo    demo    `cmd:"" help:"Show all of it: what was sent, what the broker holds, what was received, and an attack."`
 	Inspect inspect `cmd:"" help:"Explain any of our bytes, field by field."`
-	//Test    test    `cmd:"" help:"Prove a module: run the conformance suite against it."`
+	Test    test    `cmd:"" help:"Prove a module: run the conformance suite against it."`
 	Version version `cmd:"" help:"Print versions."`
 }
 

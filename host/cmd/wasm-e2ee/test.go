@@ -1,0 +1,35 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/wasm-e2ee/wasm-e2ee/tests/conformance"
+)
+
+type test struct {
+	Module  string `arg:"" type:"existingfile" help:"The module to prove."`
+	Verbose bool   `short:"v" help:"Name the checks that passed too."`
+}
+
+func (c *test) Run(ctx context.Context) error {
+	module, err := os.ReadFile(c.Module)
+	if err != nil {
+		return err
+	}
+	passed, failed := 0, 0
+	err = conformance.Run(ctx, module, func(name string, err error) {
+		if err != nil {
+			failed++
+			fmt.Printf("FAIL  %s\n      %v\n", name, err)
+			return
+		}
+		passed++
+		if c.Verbose {
+			fmt.Printf("ok    %s\n", name)
+		}
+	})
+	fmt.Printf("%d passed, %d failed\n", passed, failed)
+	return err
+}
