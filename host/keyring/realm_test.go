@@ -190,12 +190,19 @@ func TestChainsThatDoNotHoldAreRefused(t *testing.T) {
 	w := newWorld(t)
 	node := w.node(consume, []string{"*"}, nil).state.Node()
 	base := *node.Credential()
+	direct := base // signed by the root itself
+	direct.Issuer = w.root.PublicKey()
+	direct.Signature = sign(&w.root.seed, wire.TypeCredential, direct.Realm, direct.AppendBody(nil))
+	if err := verifyIssued(w.root.PublicKey(), nil, &direct); err != nil {
+		t.Errorf("signed by the root itself: %v", err)
+	}
 	for name, tt := range map[string]struct {
 		change func(c *wire.Credential)
 		signer *secretKey
 		issuer *wire.Credential
 	}{
 		"a node as issuer":       {func(c *wire.Credential) { c.Issuer = node.PublicKey() }, &node.seed, node.Credential()},
+		"the root's own node":    {func(c *wire.Credential) { c.Issuer = node.PublicKey() }, &node.seed, &direct},
 		"another issuer's name":  {func(c *wire.Credential) { c.Issuer = node.PublicKey() }, &w.issuer.seed, &w.issuer.cert},
 		"another realm":          {func(c *wire.Credential) { c.Realm[0] ^= 1 }, &w.issuer.seed, &w.issuer.cert},
 		"the root's name":        {func(c *wire.Credential) { c.Issuer = w.root.PublicKey() }, &w.issuer.seed, nil},
@@ -208,12 +215,6 @@ func TestChainsThatDoNotHoldAreRefused(t *testing.T) {
 		if err := verifyIssued(w.root.PublicKey(), tt.issuer, &c); !errors.Is(err, ErrUnauthentic) {
 			t.Errorf("%s: %v", name, err)
 		}
-	}
-	direct := base
-	direct.Issuer = w.root.PublicKey()
-	direct.Signature = sign(&w.root.seed, wire.TypeCredential, direct.Realm, direct.AppendBody(nil))
-	if err := verifyIssued(w.root.PublicKey(), nil, &direct); err != nil {
-		t.Errorf("signed by the root itself: %v", err)
 	}
 }
 
