@@ -92,8 +92,12 @@ func consoleConsume(ctx context.Context, j Job) ([]records.Record, error) {
 	for k, v := range j.Properties {
 		args = append(args, "--command-property", k+"="+v)
 	}
-	_, err = j.run(ctx, process.Spec{Name: "console consumer", Args: args, Stdout: out})
+	complaint, err := j.run(ctx, process.Spec{Name: "console consumer", Args: args, Stdout: out})
 	out.Close()
+	if err == nil && strings.Contains(complaint, "ERROR") && !strings.Contains(complaint, "TimeoutException") {
+		// It reports what went wrong in its log, and exits with 0 all the same.
+		err = fmt.Errorf("console consumer: %.2000s", complaint)
+	}
 	printed, readErr := os.ReadFile(path)
 	if readErr != nil {
 		return nil, readErr

@@ -1,0 +1,264 @@
+package e2e
+
+import (
+	"encoding/binary"
+	"errors"
+	"hash/crc32"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
+
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/clients"
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/deps"
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/records"
+)
+
+// refusalLimit is how soon an application must learn that it may not read. It counts from
+// the start of its process.
+const refusalLimit = 10 * time.Second
+
+// expectDenied has each of the five clients consume, and wants the good records, then an
+// authorization error from the client itself, in time: no hang, and nothing beyond.
+func expectDenied(t *testing.T, bootstrap, topic, groups string, good []records.Record) {
+	t.Helper()
+	for _, c := range clients.All() {
+		t.Run(c.Name, func(t *testing.T) {
+			deps.Need(t, c.Parts...)
+			begin := time.Now()
+			got, err := c.Consume(t.Context(), clients.Job{Bootstrap: bootstrap, Topic: topic, Group: groups + topic + c.Name,
+				Dir: t.TempDir(), Count: len(good) + 1, Timeout: 30 * time.Second})
+			took := time.Since(begin)
+			switch {
+			case err == nil:
+				t.Fatalf("%d records and no error", len(got))
+			case errors.Is(err, clients.ErrTimeout):
+				t.Fatalf("a hang instead of an error: %v", err)
+			case !strings.Contains(strings.ToLower(err.Error()), "authoriz"):
+				t.Fatalf("not an authorization error: %v", err)
+			case took > refusalLimit:
+				t.Fatalf("refused after %v, want at most %v", took, refusalLimit)
+			}
+			t.Logf("refused after %v: %s", took.Round(time.Millisecond), end(err.Error()))
+			for i := range got {
+				got[i].Timestamp = -1
+			}
+			if err := records.Compare(good, got, records.Times{From: -1, To: -1}, false); err != nil {
+				t.Fatalf("before the refusal: %v", err)
+			}
+		})
+	}
+}
+
+// end is the last 150 bytes of a message, where the reason is.
+func end(s string) string {
+	s = strings.TrimSpace(s)
+	return strings.ToValidUTF8(s[max(0, len(s)-150):], "")
+}
+
+// How each client tells an authorization error, with the broker itself refusing: what the
+// tests below recognise is real.
+func TestClientsReportABrokersRefusal(t *testing.T) {
+	b := sharedBroker(t)
+	topic := newTopic(t, b.Bootstrap, "acl", 1, nil)
+	adm := admin(t, b.Bootstrap)
+	on := func() *kadm.ACLBuilder {
+		return kadm.NewACLs().Topics(topic).ResourcePatternType(kadm.ACLPatternLiteral)
+	}
+	for _, acls := range []*kadm.ACLBuilder{
+		on().Allow("User:ANONYMOUS").AllowHosts("*").Operations(kadm.OpDescribe),
+		on().Deny("User:ANONYMOUS").DenyHosts("*").Operations(kadm.OpRead),
+	} {
+		if _, err := adm.CreateACLs(t.Context(), acls); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expectDenied(t, b.Bootstrap, topic, "acl-", nil)
+}
+
+// A node whose credential does not name the topic gets nothing but a refusal.
+func TestConsumerThatIsNotEntitledIsRefused(t *testing.T) {
+	b := sharedBroker(t)
+	r := newRealm(t)
+	reader := startSidecar(t, b.Bootstrap, r.enroll(t, role{consume: "private-*", groups: []string{"g-*"}}), nil)
+	other := startSidecar(t, b.Bootstrap, r.enroll(t, role{consume: "elsewhere-*", groups: []string{"g-*"}}), nil)
+	writer := startSidecar(t, b.Bootstrap, r.enroll(t, role{produce: "private-*"}), nil)
+	topic := newTopic(t, b.Bootstrap, "private", 1, nil)
+	sent := records.Generate(41, 100, records.Shape{}, records.NewCanaries())
+	job := clients.Job{Bootstrap: writer.addr, Topic: topic, Group: "g-entitled", Dir: t.TempDir(), Records: sent, Count: len(sent)}
+	if err := clients.FranzGo.Produce(t.Context(), job); err != nil {
+		t.Fatal(err)
+	}
+	job.Bootstrap = reader.addr
+	if _, err := clients.FranzGo.Consume(t.Context(), job); err != nil {
+		t.Fatalf("the entitled consumer: %v", err)
+	}
+	expectDenied(t, other.addr, topic, "g-", nil)
+
+	// A group that no credential lists would let keys be erased under it.
+	job.Group = "unlisted"
+	if _, err := clients.FranzGo.Consume(t.Context(), job); err == nil || !strings.Contains(strings.ToLower(err.Error()), "authoriz") {
+		t.Errorf("a group that the credential does not list: %v, want a group authorization error", err)
+	}
+}
+
+// What was altered, replaced or put in past the sidecar is never delivered, what stands
+// before it is, and the application gets an error instead of a hang.
+func TestTamperedBatchIsRefused(t *testing.T) {
+	b := sharedBroker(t)
+	l := sealed(t, b.Bootstrap, "tamper-*", []string{"tamper-*"}, nil)
+	sent := records.Generate(42, 20, records.Shape{}, records.NewCanaries())
+	for i := range sent {
+		sent[i].Timestamp = -1
+	}
+	// Each attack makes the batch that follows one that the sidecar sealed.
+	attacks := map[string]func(batch []byte) []byte{
+		"flipped byte": func(batch []byte) []byte {
+			batch[len(batch)/2] ^= 1
+			return batch
+		},
+		"plaintext": func([]byte) []byte { return plainBatch("injected") },
+	}
+	for name, attack := range attacks {
+		t.Run(name, func(t *testing.T) {
+			topic := newTopic(t, b.Bootstrap, "tamper-"+strings.ReplaceAll(name, " ", "-"), 1, nil)
+			job := clients.Job{Bootstrap: l.produce, Topic: topic, Group: topic, Dir: t.TempDir(), Records: sent, Count: len(sent)}
+			if err := clients.FranzGo.Produce(t.Context(), job); err != nil {
+				t.Fatal(err)
+			}
+			genuine := fetchRaw(t, b.Bootstrap, topic)
+			produceRaw(t, b.Bootstrap, topic, anonymous(attack(genuine)))
+			expectDenied(t, l.consume, topic, "tamper-", sent)
+		})
+	}
+
+	// The same batch in another topic opens nowhere, its bytes being genuine or not.
+	t.Run("moved", func(t *testing.T) {
+		from := newTopic(t, b.Bootstrap, "tamper-from", 1, nil)
+		to := newTopic(t, b.Bootstrap, "tamper-to", 1, nil)
+		job := clients.Job{Bootstrap: l.produce, Topic: from, Group: to, Dir: t.TempDir(), Records: sent, Count: len(sent)}
+		if err := clients.FranzGo.Produce(t.Context(), job); err != nil {
+			t.Fatal(err)
+		}
+		produceRaw(t, b.Bootstrap, to, anonymous(fetchRaw(t, b.Bootstrap, from)))
+		job.Bootstrap, job.Topic, job.Timeout = l.consume, to, 30*time.Second
+		got, err := clients.FranzGo.Consume(t.Context(), job)
+		if len(got) != 0 || !errors.Is(err, kerr.TopicAuthorizationFailed) {
+			t.Fatalf("%d records and %v, want none and an authorization error", len(got), err)
+		}
+	})
+}
+
+// A producer whose topic nobody is entitled to read is told so, and nothing is stored.
+func TestProduceThatNobodyMayReadIsRefused(t *testing.T) {
+	b := sharedBroker(t)
+	r := newRealm(t)
+	writer := startSidecar(t, b.Bootstrap, r.enroll(t, role{produce: "lonely-*"}), nil)
+	for _, c := range clients.All() {
+		t.Run(c.Name, func(t *testing.T) {
+			deps.Need(t, c.Parts...)
+			topic := newTopic(t, b.Bootstrap, "lonely-"+c.Name, 1, nil)
+			shape := c.Shape
+			shape.Partitions = 1
+			begin := time.Now()
+			err := c.Produce(t.Context(), clients.Job{Bootstrap: writer.addr, Topic: topic, Dir: t.TempDir(),
+				Records: records.Generate(43, 5, shape, records.NewCanaries()), Timeout: 40 * time.Second})
+			if err == nil || errors.Is(err, clients.ErrTimeout) {
+				t.Errorf("produced: %v, want a refusal", err)
+			} else {
+				t.Logf("refused after %v: %s", time.Since(begin).Round(time.Millisecond), end(err.Error()))
+			}
+			if n := endOffset(t, b.Bootstrap, topic); n != 0 {
+				t.Errorf("the broker stored up to offset %d", n)
+			}
+		})
+	}
+}
+
+// fetchRaw reads partition 0 of a topic from its broker, as batches stand on its disk.
+func fetchRaw(t *testing.T, bootstrap, topic string) []byte {
+	t.Helper()
+	req := kmsg.NewPtrFetchRequest()
+	req.MaxWaitMillis, req.MinBytes, req.MaxBytes = 1000, 1, 50<<20
+	p := kmsg.NewFetchRequestTopicPartition()
+	p.PartitionMaxBytes = 50 << 20
+	ft := kmsg.NewFetchRequestTopic()
+	ft.Topic, ft.Partitions = topic, append(ft.Partitions, p)
+	req.Topics = append(req.Topics, ft)
+	resp := ask(t, bootstrap, topic, req).(*kmsg.FetchResponse)
+	got := resp.Topics[0].Partitions[0]
+	if err := kerr.ErrorForCode(got.ErrorCode); err != nil || len(got.RecordBatches) < 61 {
+		t.Fatalf("topic %s: %d B, %v", topic, len(got.RecordBatches), err)
+	}
+	// One batch: the first.
+	size := 12 + int(binary.BigEndian.Uint32(got.RecordBatches[8:]))
+	return append([]byte(nil), got.RecordBatches[:size]...)
+}
+
+// produceRaw has the broker itself store a batch, as whoever can reach it may.
+func produceRaw(t *testing.T, bootstrap, topic string, batch []byte) {
+	t.Helper()
+	req := kmsg.NewPtrProduceRequest()
+	req.Acks, req.TimeoutMillis = -1, 10_000
+	p := kmsg.NewProduceRequestTopicPartition()
+	p.Records = batch
+	pt := kmsg.NewProduceRequestTopic()
+	pt.Topic, pt.Partitions = topic, append(pt.Partitions, p)
+	req.Topics = append(req.Topics, pt)
+	resp := ask(t, bootstrap, topic, req).(*kmsg.ProduceResponse)
+	if err := kerr.ErrorForCode(resp.Topics[0].Partitions[0].ErrorCode); err != nil {
+		t.Fatalf("the broker refuses the batch: %v", err)
+	}
+}
+
+// ask sends one request to the only broker, in a version that still names topics.
+func ask(t *testing.T, bootstrap, topic string, req kmsg.Request) kmsg.Response {
+	t.Helper()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(bootstrap), kgo.MaxVersions(kversion.V2_8_0()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	resp, err := cl.SeedBrokers()[0].RetriableRequest(t.Context(), req)
+	if err != nil {
+		t.Fatalf("topic %s: %v", topic, err)
+	}
+	return resp
+}
+
+// anonymous makes a batch one that belongs to no producer, with a valid checksum, so that the
+// broker takes it wherever it stands.
+func anonymous(batch []byte) []byte {
+	binary.BigEndian.PutUint16(batch[21:], binary.BigEndian.Uint16(batch[21:])&^0x10) // not transactional
+	binary.BigEndian.PutUint64(batch[43:], ^uint64(0))                                // producer id
+	binary.BigEndian.PutUint16(batch[51:], ^uint16(0))                                // producer epoch
+	binary.BigEndian.PutUint32(batch[53:], ^uint32(0))                                // base sequence
+	binary.BigEndian.PutUint32(batch[17:], crc32.Checksum(batch[21:], crc32.MakeTable(crc32.Castagnoli)))
+	return batch
+}
+
+// plainBatch is a batch with one record, as a client without encryption makes it.
+func plainBatch(value string) []byte {
+	record := kmsg.Record{Key: []byte("key"), Value: []byte(value)}
+	record.Length = int32(len(record.AppendTo(nil)) - 1)
+	b := kmsg.RecordBatch{PartitionLeaderEpoch: -1, Magic: 2, NumRecords: 1, Records: record.AppendTo(nil),
+		FirstTimestamp: 1_760_000_000_000, MaxTimestamp: 1_760_000_000_000, ProducerID: -1, ProducerEpoch: -1, FirstSequence: -1}
+	b.Length = int32(len(b.AppendTo(nil)) - 12)
+	return b.AppendTo(nil)
+}
+
+func endOffset(t *testing.T, bootstrap, topic string) int64 {
+	t.Helper()
+	ends, err := admin(t, bootstrap).ListEndOffsets(t.Context(), topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sum int64
+	ends.Each(func(o kadm.ListedOffset) { sum += o.Offset })
+	return sum
+}
