@@ -112,11 +112,13 @@ func Start(dir string, o Options) (*Cluster, error) {
 			"auto.create.topics.enable":                        "false",
 			"auto.leader.rebalance.enable":                     "false",
 			"num.partitions":                                   "1",
-			"default.replication.factor":                       replicas,
-			"log.cleaner.dedupe.buffer.size":                   "16777216",
-			"controlled.shutdown.enable":                       "true",
-			"num.network.threads":                              "2",
-			"num.io.threads":                                   "4",
+			// Records carry whatever times a test likes, years ago too.
+			"log.retention.ms":               "-1",
+			"default.replication.factor":     replicas,
+			"log.cleaner.dedupe.buffer.size": "16777216",
+			"controlled.shutdown.enable":     "true",
+			"num.network.threads":            "2",
+			"num.io.threads":                 "4",
 		}
 		maps.Copy(p, o.Properties)
 		var lines []string
