@@ -1,16 +1,19 @@
 // Package kernel is the arithmetic that a batch costs: XChaCha20-Poly1305
 // (draft-irtf-cfrg-xchacha-03) over bytes in place, as plain functions, so that a faster
-// back end can take their place. It knows nothing of formats or policy and imports the
-// standard library only.
+// back end can take their place. It knows nothing of formats or policy.
 //
-// It is written for WebAssembly, where x/crypto's portable code is slow: see the widths in
-// poly1305.go. Unlike x/crypto's, Open leaves the bytes as they were when the tag does not
-// verify, and nothing derived from a key stays on the heap.
+// Inside the module the AEAD of RFC 8439 §2.8 is put together from x/crypto's ChaCha20 and
+// Poly1305 (sealInPlace, openInPlace), because their states can be wiped where they stand;
+// x/crypto's ready-made AEAD leaves a copy of the key on the heap, where it outlives the
+// leaf. Everywhere else that ready-made AEAD is used, which is also what the other is tested
+// against.
 package kernel
 
 import (
-	"crypto/subtle"
 	"encoding/binary"
+
+	"golang.org/x/crypto/chacha20"
+	"golang.org/x/crypto/poly1305"
 )
 
 // Sizes in bytes.
@@ -20,46 +23,64 @@ const (
 	TagSize   = 16
 )
 
-// Seal encrypts all of buf but its last TagSize bytes in place and writes the tag there. No
-// pair of key and nonce may be used twice. buf must hold a tag and not overlap aad.
-func Seal(buf []byte, key *[KeySize]byte, nonce *[NonceSize]byte, aad []byte) {
-	var c chacha20
-	var p poly1305
+// sealInPlace encrypts all of buf but its last TagSize bytes and writes the tag there.
+func sealInPlace(buf []byte, key *[KeySize]byte, nonce *[NonceSize]byte, aad []byte) {
+	c, p := start(key, nonce)
 	plain, tag := buf[:len(buf)-TagSize], buf[len(buf)-TagSize:]
-	c.start(key, nonce, &p)
-	c.xor(plain)
-	sum(&p, aad, plain, (*[TagSize]byte)(tag))
-	c, p = chacha20{}, poly1305{}
+	c.XORKeyStream(plain, plain)
+	*c = chacha20.Cipher{}
+	authenticate(p, aad, plain)
+	p.Sum(tag[:0])
 }
 
-// Open verifies the tag in the last TagSize bytes of buf and decrypts the bytes before it
-// in place. It returns false, and buf is as it was, where buf is shorter than a tag or the
-// tag does not verify. buf must not overlap aad.
-func Open(buf []byte, key *[KeySize]byte, nonce *[NonceSize]byte, aad []byte) bool {
+// openInPlace verifies before it decrypts, so that buf is as it was where it returns false.
+func openInPlace(buf []byte, key *[KeySize]byte, nonce *[NonceSize]byte, aad []byte) bool {
 	if len(buf) < TagSize {
 		return false
 	}
-	var c chacha20
-	var p poly1305
-	var want [TagSize]byte
+	c, p := start(key, nonce)
 	ciphertext, tag := buf[:len(buf)-TagSize], buf[len(buf)-TagSize:]
-	c.start(key, nonce, &p)
-	sum(&p, aad, ciphertext, &want)
-	ok := subtle.ConstantTimeCompare(want[:], tag) == 1
+	authenticate(p, aad, ciphertext)
+	ok := p.Verify(tag)
 	if ok {
-		c.xor(ciphertext)
+		c.XORKeyStream(ciphertext, ciphertext)
 	}
-	c, p, want = chacha20{}, poly1305{}, [TagSize]byte{}
+	*c = chacha20.Cipher{}
 	return ok
 }
 
-// sum writes the tag over aad and ciphertext (RFC 8439 §2.8).
-func sum(p *poly1305, aad, ciphertext []byte, tag *[TagSize]byte) {
-	var sizes [16]byte
-	p.update(aad)
-	p.update(ciphertext)
-	binary.LittleEndian.PutUint64(sizes[:], uint64(len(aad)))
-	binary.LittleEndian.PutUint64(sizes[8:], uint64(len(ciphertext)))
-	p.update(sizes[:])
-	p.sum(tag)
+// start derives the message's key (HChaCha20 over the first 16 bytes of the nonce). It
+// returns the cipher at the message's first block, which the caller wipes, and the
+// authenticator keyed by the block before it (RFC 8439 §2.6). What stays on the heap of the
+// latter forges this one message and opens nothing.
+func start(key *[KeySize]byte, nonce *[NonceSize]byte) (*chacha20.Cipher, *poly1305.MAC) {
+	sub, err := chacha20.HChaCha20(key[:], nonce[:16])
+	if err != nil {
+		panic(err) // it looks at lengths alone, and they are fixed
+	}
+	var rest [chacha20.NonceSize]byte
+	copy(rest[4:], nonce[16:])
+	c, err := chacha20.NewUnauthenticatedCipher(sub, rest[:])
+	if err != nil {
+		panic(err) // as above
+	}
+	clear(sub)
+	var once [32]byte
+	c.XORKeyStream(once[:], once[:])
+	p := poly1305.New(&once)
+	clear(once[:])
+	c.SetCounter(1)
+	return c, p
+}
+
+// authenticate feeds p with aad and ciphertext, each padded to 16 bytes, and their sizes.
+func authenticate(p *poly1305.MAC, aad, ciphertext []byte) {
+	var block [16]byte
+	p.Write(aad)
+	p.Write(block[:-len(aad)&15])
+	p.Write(ciphertext)
+	p.Write(block[:-len(ciphertext)&15])
+	binary.LittleEndian.PutUint64(block[:], uint64(len(aad)))
+	binary.LittleEndian.PutUint64(block[8:], uint64(len(ciphertext)))
+	p.Write(block[:])
 }
