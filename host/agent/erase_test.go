@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"os"
 	"testing"
 	"time"
 
@@ -190,6 +191,18 @@ func TestHardCapErasesWithoutKafka(t *testing.T) {
 	}
 }
 
+func TestLeasesEndWithUseByWithoutKafka(t *testing.T) {
+	w := newWorld(t)
+	w.start(w.enrol(wire.RoleConsume, orders, billing), brief).ready()
+	producer := w.start(w.enrol(wire.RoleProduce, orders, nil), brief).ready()
+	l := producer.lease("orders")
+	w.c.Close()
+	eventually(t, "taken from the data plane", func() bool { return producer.hasErased(l.Kid) })
+	if late := time.Since(time.UnixMilli(int64(l.UseBy))); late > time.Second {
+		t.Errorf("%v after use_by", late)
+	}
+}
+
 func TestRetentionShortensTheHardCap(t *testing.T) {
 	w := newWorld(t)
 	if err := w.c.CreateTopic("short", 1, map[string]string{"retention.ms": "2500"}); err != nil {
@@ -294,9 +307,39 @@ func TestSupersededPrekeysAreErased(t *testing.T) {
 	}
 }
 
+func TestPrekeyIsPublishedOnlyOnceItIsOnDisk(t *testing.T) {
+	w := newWorld(t)
+	state := w.enrol(wire.RoleConsume, orders, billing)
+	consumer := w.start(state, quick).ready()
+	cl := client(t, w.c)
+	end := func() int64 {
+		end, err := listOffset(t.Context(), cl, rosterTopic, 0, listEnd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return end
+	}
+	if err := os.MkdirAll(state+".tmp/in-the-way", 0o700); err != nil { // no write succeeds
+		t.Fatal(err)
+	}
+	made := consumer.Snapshot().PrekeysMade
+	before := end()
+	eventually(t, "prekeys made", func() bool { return consumer.Snapshot().PrekeysMade >= made+2 })
+	if n := end() - before; n > 2 { // what was on disk before may still be under way
+		t.Errorf("%d records were published with no state on disk", n)
+	}
+	if err := os.RemoveAll(state + ".tmp"); err != nil {
+		t.Fatal(err)
+	}
+	before = end()
+	eventually(t, "published", func() bool { return end() >= before+2 })
+}
+
 func TestOverwrittenBundleIsPublishedAgain(t *testing.T) {
 	w := newWorld(t)
-	consumer := w.start(w.enrol(wire.RoleConsume, orders, billing), slow).ready()
+	timing := slow
+	timing.PrekeyRotation = 30 * time.Second // so that rotation does not mend it
+	consumer := w.start(w.enrol(wire.RoleConsume, orders, billing), timing).ready()
 	key := (&wire.PrekeyBundle{Node: consumer.Snapshot().Node}).Key()
 	cl := client(t, w.c)
 	r := &kgo.Record{Topic: rosterTopic, Key: key, Value: []byte("not a bundle")}
@@ -318,9 +361,7 @@ func TestCompactedTopicIsRefused(t *testing.T) {
 	w.topic("tables", map[string]string{"cleanup.policy": "compact,delete"})
 	topics := []string{"orders", "tables"}
 	w.start(w.enrol(wire.RoleConsume, topics, billing), slow).ready()
-	timing := slow
-	timing.Epoch, timing.Lead = 2*time.Second, 500*time.Millisecond // asks about policies every second
-	producer := w.start(w.enrol(wire.RoleProduce, topics, nil), timing).ready()
+	producer := w.start(w.enrol(wire.RoleProduce, topics, nil), slow).ready()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if _, err := producer.Lease(ctx, "tables"); !errors.Is(err, abi.StatusCompacted) {
@@ -328,25 +369,27 @@ func TestCompactedTopicIsRefused(t *testing.T) {
 	}
 
 	l := producer.lease("orders")
-	alter := func(policy string) {
+	alter := func(topic, policy string) {
 		t.Helper()
-		resp, err := kadm.NewClient(client(t, w.c)).AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Name: "cleanup.policy", Value: &policy}}, "orders")
+		resp, err := kadm.NewClient(client(t, w.c)).AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Name: "cleanup.policy", Value: &policy}}, topic)
 		if err == nil {
-			_, err = resp.On("orders", func(r *kadm.AlterConfigsResponse) error { return r.Err })
+			_, err = resp.On(topic, func(r *kadm.AlterConfigsResponse) error { return r.Err })
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	alter("compact")
-	eventually(t, "refused after the switch", func() bool {
-		_, err := producer.Lease(ctx, "orders")
-		return errors.Is(err, abi.StatusCompacted)
-	})
-	eventually(t, "leases taken back", func() bool { return producer.hasErased(l.Kid) })
-	alter("delete")
-	eventually(t, "served again", func() bool {
-		_, err := producer.Lease(ctx, "orders")
-		return err == nil
-	})
+	alter("orders", "compact")
+	producer.watchPolicies() // as every 15 s
+	if _, err := producer.Lease(ctx, "orders"); !errors.Is(err, abi.StatusCompacted) {
+		t.Errorf("after the switch: %v", err)
+	}
+	if !producer.hasErased(l.Kid) {
+		t.Error("leases stay with the data plane")
+	}
+	alter("orders", "delete")
+	alter("tables", "delete")
+	producer.watchPolicies()
+	producer.lease("orders")
+	producer.lease("tables")
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -255,5 +256,72 @@ func TestResumeStartsAnew(t *testing.T) {
 	is := both.Snapshot()
 	if is.Epochs[0].Instance == was.Epochs[0].Instance || is.PrekeysMade <= was.PrekeysMade {
 		t.Errorf("before %+v\nafter %+v", was, is)
+	}
+}
+
+func TestAgentsOutliveABrokerRestart(t *testing.T) {
+	data := kfake.DataDir(t.TempDir())
+	w := newWorld(t, data)
+	both := w.start(w.enrol(wire.RoleConsume|wire.RoleProduce, orders, billing), slow).ready()
+	before := both.lease("orders")
+	both.opens(before)
+	var ports []int
+	for _, addr := range w.c.ListenAddrs() {
+		_, port, err := net.SplitHostPort(addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := strconv.Atoi(port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ports = append(ports, n)
+	}
+	w.c.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if l, err := both.Lease(ctx, "orders"); err != nil || l.Kid != before.Kid {
+		t.Errorf("an epoch that is under way: %v", err)
+	}
+	both.resumed() // and now one that must begin
+	if _, err := both.Lease(ctx, "orders"); !errors.Is(err, abi.StatusUnavailable) {
+		t.Errorf("a new epoch without brokers: %v", err)
+	}
+	cluster(t, data, kfake.Ports(ports...))
+	after := both.lease("orders")
+	if after.Kid == before.Kid {
+		t.Error("the ended instance goes on")
+	}
+	both.opens(after)
+	both.opens(before)
+}
+
+func TestGrantWaitsForItsSignersCredential(t *testing.T) {
+	w := newWorld(t)
+	state := w.enrol(wire.RoleConsume, orders, billing)
+	w.start(state, slow).ready().stop()
+	producer := w.start(w.enrol(wire.RoleProduce, orders, nil), slow).ready()
+	l := producer.lease("orders")
+	producer.stop()
+
+	a, err := Open(t.Context(), Config{Kafka: w.kafka, StateFile: state, Timing: slow})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	asked := w.c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Topic: rosterTopic, Observe: true, Count: -1})
+	go a.grantsLog.run(a.ctx, a.applyGrant)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := asked.Wait(ctx, 1); err != nil {
+		t.Fatal("the roster was not asked for its end")
+	}
+	if got := a.grantsLog.position(); got != 0 {
+		t.Fatalf("the reader went on to %d without deciding", got)
+	}
+	go a.rosterLog.run(a.ctx, a.applyRoster)
+	root, err := a.Root(ctx, "orders", l.Kid)
+	if err != nil || !sameLeaf(l, root) {
+		t.Fatalf("root: %v", err)
 	}
 }

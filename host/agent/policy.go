@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -25,6 +26,13 @@ func (p *policies) refusal(topic string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.refused[topic]
+}
+
+// topics lists those refused.
+func (p *policies) topics() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Collect(maps.Keys(p.refused))
 }
 
 // note keeps what was found out. Only compaction is kept: any other failure is asked about
@@ -90,10 +98,14 @@ func (a *Agent) settingOf(d description, topic, key string) (string, error) {
 	return "", unavailable(err)
 }
 
-// watchPolicies takes back the keys of topics that have been switched to compaction.
+// watchPolicies takes back the keys of topics that have been switched to compaction, and
+// finds out which are to be served again.
 func (a *Agent) watchPolicies() {
-	a.mu.Lock()
 	kids := make(map[string][]abi.Kid)
+	for _, topic := range a.policy.topics() {
+		kids[topic] = nil
+	}
+	a.mu.Lock()
 	for _, v := range a.producer.Epochs() {
 		kids[v.Topic] = append(kids[v.Topic], v.Kid)
 	}
@@ -101,11 +113,7 @@ func (a *Agent) watchPolicies() {
 	if len(kids) == 0 {
 		return
 	}
-	topics := make([]string, 0, len(kids))
-	for topic := range kids {
-		topics = append(topics, topic)
-	}
-	for topic, err := range a.checkPolicies(topics) {
+	for topic, err := range a.checkPolicies(slices.Sorted(maps.Keys(kids))) {
 		if errors.Is(err, abi.StatusCompacted) {
 			a.erase(kids[topic])
 			if a.quiet.allow(err.Error(), 1) {
