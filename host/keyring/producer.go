@@ -17,7 +17,6 @@ import (
 const (
 	leaseLevel     = 10              // a lease is 2^14 leaves, an epoch 2^10 leases
 	leavesReserve  = 1 << 21         // an epoch with fewer leaves unleased is replaced
-	maxEpochBytes  = uint64(1) << 40 // sealed under one epoch
 	newcomerWait   = 15 * time.Second
 	newcomerSpacer = 30 * time.Second // least age of an epoch that a newcomer ends
 )
@@ -53,7 +52,6 @@ type epoch struct {
 	stack      ratchet.Stack
 	recipients []Recipient
 	leases     int
-	bytes      uint64
 	newcomer   time.Time // when a recipient that the grant lacks was first noticed
 }
 
@@ -142,13 +140,6 @@ func (p *Producer) Lease(topic string, now time.Time) (abi.Lease, error) {
 	return l, nil
 }
 
-// NoteSealed counts bytes sealed under the topic's epoch, for the limit of 2^40.
-func (p *Producer) NoteSealed(topic string, bytes uint64) {
-	if e := p.live[topic]; e != nil {
-		e.bytes += bytes
-	}
-}
-
 // Due returns the topics whose epoch must be replaced now: by age where records flowed
 // since the last rotation (a lease was cut), by use, by a change of the roster
 // (PROTOCOL.md §2.7.4). An unused epoch that no longer fits the roster is dropped instead:
@@ -167,7 +158,7 @@ func (p *Producer) Due(r *Roster, now time.Time) []string {
 			e.newcomer = now
 		}
 		age := now.Sub(e.start)
-		if gone || age >= p.timing.Epoch-p.timing.Lead || e.stack.Remaining() < leavesReserve || e.bytes >= maxEpochBytes ||
+		if gone || age >= p.timing.Epoch-p.timing.Lead || e.stack.Remaining() < leavesReserve ||
 			came && now.Sub(e.newcomer) >= newcomerWait && age >= newcomerSpacer {
 			due = append(due, topic)
 		}

@@ -232,20 +232,6 @@ func TestUnusedEpochDoesNotOutliveItsRoster(t *testing.T) {
 	}
 }
 
-func TestBytesEndAnEpoch(t *testing.T) {
-	_, prod, _ := pair(t)
-	prod.grant("orders")
-	prod.lease("orders")
-	prod.producer.NoteSealed("orders", maxEpochBytes-1)
-	if due := prod.producer.Due(prod.roster, prod.now); len(due) != 0 {
-		t.Errorf("due: %v", due)
-	}
-	prod.producer.NoteSealed("orders", 1)
-	if due := prod.producer.Due(prod.roster, prod.now); len(due) != 1 {
-		t.Errorf("due: %v", due)
-	}
-}
-
 func TestRestartEndsDraftsAndEpochs(t *testing.T) {
 	w, prod, _ := pair(t)
 	prod.grant("orders")

@@ -104,7 +104,6 @@ func TestNoSendStateIsInTheState(t *testing.T) {
 	node.grant("a")
 	before := node.state.Marshal()
 	node.lease("a")
-	node.producer.NoteSealed("a", 5)
 	if !bytes.Equal(before, node.state.Marshal()) {
 		t.Error("a lease shows in the state")
 	}
