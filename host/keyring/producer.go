@@ -15,8 +15,8 @@ import (
 // Limits of one epoch of one topic (PROTOCOL.md §2.7.4), and how new recipients are
 // gathered.
 const (
-	leaseLevel     = 10              // a lease is 2^14 leaves, an epoch 2^10 leases
-	leavesReserve  = 1 << 21         // an epoch with fewer leaves unleased is replaced
+	leaseLevel     = 10      // a lease is 2^14 leaves, an epoch 2^10 leases
+	leavesReserve  = 1 << 21 // an epoch with fewer leaves unleased is replaced
 	newcomerWait   = 15 * time.Second
 	newcomerSpacer = 30 * time.Second // least age of an epoch that a newcomer ends
 )
