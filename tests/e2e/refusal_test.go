@@ -3,7 +3,6 @@ package e2e
 import (
 	"encoding/binary"
 	"errors"
-	"hash/crc32"
 	"strings"
 	"testing"
 	"time"
@@ -238,8 +237,7 @@ func anonymous(batch []byte) []byte {
 	binary.BigEndian.PutUint64(batch[43:], ^uint64(0))                                // producer id
 	binary.BigEndian.PutUint16(batch[51:], ^uint16(0))                                // producer epoch
 	binary.BigEndian.PutUint32(batch[53:], ^uint32(0))                                // base sequence
-	binary.BigEndian.PutUint32(batch[17:], crc32.Checksum(batch[21:], crc32.MakeTable(crc32.Castagnoli)))
-	return batch
+	return checksummed(batch)
 }
 
 // plainBatch is a batch with one record, as a client without encryption makes it.
@@ -249,7 +247,7 @@ func plainBatch(value string) []byte {
 	b := kmsg.RecordBatch{PartitionLeaderEpoch: -1, Magic: 2, NumRecords: 1, Records: record.AppendTo(nil),
 		FirstTimestamp: 1_760_000_000_000, MaxTimestamp: 1_760_000_000_000, ProducerID: -1, ProducerEpoch: -1, FirstSequence: -1}
 	b.Length = int32(len(b.AppendTo(nil)) - 12)
-	return b.AppendTo(nil)
+	return checksummed(b.AppendTo(nil))
 }
 
 func endOffset(t *testing.T, bootstrap, topic string) int64 {
