@@ -14,7 +14,7 @@ import (
 // mutants are modules with one protection taken out, by a check that must then fail.
 var mutants = map[string]struct{ file, old, new, check string }{
 	"no tag check": {
-		"module/kernel/aead.go", "ok := subtle.ConstantTimeCompare(want[:], tag) == 1", "ok := subtle.ConstantTimeCompare(want[:], tag) < 2",
+		"module/kernel/aead.go", "ok := p.Verify(tag)", "ok := p.Verify(tag) || true",
 		"vector flipped-tag",
 	},
 	"stubs not looked at": {
