@@ -32,11 +32,13 @@ vet:
 
 include tests/e2e/deps.mk
 
+# What needs nothing but Go.
 unit: build
-	$(GO) test $$($(GO) list ./... | grep -v /tests/e2e)
+	$(GO) test $$($(GO) list ./... | grep -v -e /tests/e2e -e /tests/interop)
 
+# Real Kafka and real clients, one package after the other: some of it is about time.
 e2e: build deps
-	$(GO) test -count=1 -timeout 30m ./tests/e2e/...
+	$(GO) test -p 1 -count=1 -timeout 30m ./tests/e2e/... ./tests/interop/...
 
 test: vet unit e2e
 
