@@ -223,15 +223,18 @@ func (c *conn) acceptTLS() error {
 	ctx, stop := context.WithTimeout(c.ctx, handshakeTime)
 	defer stop()
 	secure := tls.Server(c.client, c.p.cfg.ClientTLS)
-	if err := secure.HandshakeContext(ctx); err != nil {
-		return &violation{"client", "TLS handshake", 0, err}
-	}
+	err := secure.HandshakeContext(ctx)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.client = secure
-	if c.draining {
+	switch {
+	case c.draining:
 		return errDrained
+	case errors.Is(err, io.EOF):
+		return errClientDone // a probe of the port
+	case err != nil:
+		return &violation{"client", "TLS handshake", 0, err}
 	}
+	c.client = secure
 	return nil
 }
 

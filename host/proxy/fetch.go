@@ -60,7 +60,7 @@ func (c *conn) openFetch(version int16, body []byte) (appender, error) {
 			// As Kafka itself answers for a partition that it denies.
 			*p = kafka.FetchPartition{
 				Index: p.Index, ErrorCode: o.code, HighWatermark: -1, LastStableOffset: -1,
-				LogStartOffset: -1, PreferredReadReplica: -1, Records: noRecords,
+				LogStartOffset: -1, PreferredReadReplica: -1, Records: o.records,
 			}
 		}
 	}
@@ -99,7 +99,7 @@ func (c *conn) openShareFetch(version int16, body []byte) (appender, error) {
 			}
 		}
 		if o.code != 0 {
-			p.ErrorCode, p.Records = o.code, noRecords
+			p.ErrorCode = o.code
 		}
 	}
 	return r, nil

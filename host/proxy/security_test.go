@@ -16,6 +16,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 )
@@ -92,4 +93,46 @@ func TestBrokerWithAnUntrustedCertificateIsNotUsed(t *testing.T) {
 		t.Errorf("got %v, want the connection closed", err)
 	}
 	r.eventually("the reason is logged", func() bool { return r.logged.count("broker cannot be reached", "certificate") == 1 })
+}
+
+func TestDrainWhileTheBrokerIsSlowToAnswerIsNotSlowItself(t *testing.T) {
+	brokerTLS, trust := certificate(t)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	accepted, proceed := make(chan struct{}), make(chan struct{})
+	go func() {
+		conn, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		close(accepted)
+		<-proceed
+		secure := tls.Server(conn, brokerTLS)
+		f, err := readFrame(secure, 1<<20)
+		if err != nil {
+			return
+		}
+		secure.Write(append([]byte{0, 0, 0, 6}, append(f.body()[4:8:8], 0, 0)...))
+		io.Copy(io.Discard, secure)
+	}()
+	r := newRig(t, func(c *Config) { c.TLS, c.Bootstrap = trust, []string{ln.Addr().String()} }, nil)
+	raw := dialRaw(r)
+	raw.send(&kmsg.HeartbeatRequest{Version: 0})
+	<-accepted
+	stopped := make(chan error, 1)
+	go func() { stopped <- r.stop() }()
+	r.eventually("it drains", func() bool { return r.logged.count("sidecar drains") == 1 })
+	close(proceed)
+	if _, err := raw.receive(); err != nil {
+		t.Errorf("the request that was taken: %v", err)
+	}
+	select {
+	case <-stopped:
+	case <-time.After(drainTime / 2):
+		t.Error("the connection waits for another request")
+	}
 }
