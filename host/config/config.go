@@ -96,7 +96,7 @@ type Log struct {
 func Read(path string) (*File, error) {
 	raw, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("configuration: %w", err)
+		return nil, fmt.Errorf("configuration: %w\nhint: examples/sidecar has one to start from", err)
 	}
 	f := &File{Listen: "127.0.0.1:19092"}
 	err = yaml.NewDecoder(bytes.NewReader(raw), yaml.DisallowUnknownField()).Decode(f)

@@ -58,7 +58,7 @@ func TestMistakesEndInAHint(t *testing.T) {
 		expectRefusal(t, []string{"bootstrap"}, "proxy", "--config", write(t, "state: "+state+"\n"))
 	})
 	t.Run("a period that is no period", func(t *testing.T) {
-		expectRefusal(t, []string{"epoch"}, "proxy", "--config", write(t, good+"timing: {epoch: soon}\n"))
+		expectRefusal(t, []string{"soon"}, "proxy", "--config", write(t, good+"timing: {epoch: soon}\n"))
 	})
 	t.Run("a state that is not there", func(t *testing.T) {
 		expectRefusal(t, []string{"nowhere.state"}, "proxy", "--config", configuration(t, b.Bootstrap, filepath.Join(t.TempDir(), "nowhere.state"), nil))

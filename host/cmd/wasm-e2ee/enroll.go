@@ -104,7 +104,7 @@ func (c *enroll) install(store *agent.Store) error {
 		return err
 	}
 	if err := state.Node().Install(file, time.Now()); err != nil {
-		return fmt.Errorf("%s: %w", c.Credential, err)
+		return fmt.Errorf("%s: %w\nhint: have the newest request of this node signed where its realm is: wasm-e2ee realm issue --csr FILE", c.Credential, err)
 	}
 	if err := save(store, state); err != nil {
 		return err

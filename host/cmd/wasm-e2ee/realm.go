@@ -83,7 +83,7 @@ func (c *realmIssue) Run() error {
 	}
 	csr, err := keyring.ParseCSR(request)
 	if err != nil {
-		return fmt.Errorf("%s: %w", c.CSR, err)
+		return fmt.Errorf("%s: %w\nhint: a request is what `wasm-e2ee enroll --csr FILE` wrote", c.CSR, err)
 	}
 	if c.Days <= 0 {
 		return errors.New("--days must be positive")
