@@ -85,7 +85,6 @@ type Agent struct {
 	saved      uint64               // version on disk; guarded by saves
 	flights    flights
 	policy     policies
-	names      topicNames
 }
 
 // Open reads and locks the state file, checks that it can be written and that the
@@ -269,6 +268,17 @@ func (a *Agent) OnErase(f func(kids []abi.Kid)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.onErase = f
+}
+
+// Brokers asks the cluster for its brokers, as it advertises them.
+func (a *Agent) Brokers(ctx context.Context) (kadm.BrokerDetails, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	brokers, err := a.adm.ListBrokers(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("brokers of the cluster: %w", err)
+	}
+	return brokers, nil
 }
 
 // AllowsGroup reports whether the credential lists the consumer group (PROTOCOL.md §2.8.4).

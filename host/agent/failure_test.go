@@ -223,17 +223,12 @@ func TestAfterTheEndEverythingIsRefused(t *testing.T) {
 	consumer.refuses("orders", l.Kid, abi.StatusShuttingDown)
 }
 
-func TestTopicNamesAreFoundById(t *testing.T) {
+func TestBrokersAndGroupsAreKnown(t *testing.T) {
 	w := newWorld(t)
 	a := w.start(w.enrol(wire.RoleConsume, orders, billing), slow)
-	id := w.c.TopicInfo("orders").TopicID
-	for range 2 { // asked, remembered
-		if name, err := a.TopicName(t.Context(), id); err != nil || name != "orders" {
-			t.Fatalf("name %q, %v", name, err)
-		}
-	}
-	if name, err := a.TopicName(t.Context(), [16]byte{1}); err == nil {
-		t.Errorf("an unknown id has name %q", name)
+	brokers, err := a.Brokers(t.Context())
+	if err != nil || len(brokers) != len(w.c.ListenAddrs()) {
+		t.Errorf("brokers %v, %v", brokers, err)
 	}
 	if !a.AllowsGroup("billing") || a.AllowsGroup("audit") {
 		t.Error("groups differ from the credential's")

@@ -9,7 +9,6 @@ import (
 	"sync"
 
 	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
 )
@@ -121,52 +120,4 @@ func (a *Agent) watchPolicies() {
 			}
 		}
 	}
-}
-
-// topicNames remembers names by topic id. Ids are never used again, so that nothing of it
-// can turn wrong.
-type topicNames struct {
-	mu sync.Mutex
-	by map[[16]byte]string
-}
-
-// maxTopicNames bounds topicNames; a cluster has fewer topics, an attacker's ids are not
-// kept.
-const maxTopicNames = 1 << 16
-
-// TopicName returns the name of the topic with this id, from Metadata (KIP-516).
-func (a *Agent) TopicName(ctx context.Context, id [16]byte) (string, error) {
-	a.names.mu.Lock()
-	name, ok := a.names.by[id]
-	a.names.mu.Unlock()
-	if ok {
-		return name, nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	t := kmsg.NewMetadataRequestTopic()
-	t.TopicID = id
-	req := kmsg.NewPtrMetadataRequest()
-	req.Topics = append(req.Topics, t)
-	resp, err := req.RequestWith(ctx, a.cl)
-	if err == nil && (len(resp.Topics) != 1 || resp.Topics[0].TopicID != id) {
-		err = errors.New("the broker answered for another topic")
-	}
-	if err == nil {
-		err = kerr.ErrorForCode(resp.Topics[0].ErrorCode)
-	}
-	if err == nil && resp.Topics[0].Topic == nil {
-		err = errors.New("the broker does not tell its name")
-	}
-	if err != nil {
-		return "", fmt.Errorf("topic with id %x: %w", id, err)
-	}
-	name = *resp.Topics[0].Topic
-	a.names.mu.Lock()
-	defer a.names.mu.Unlock()
-	if a.names.by == nil || len(a.names.by) >= maxTopicNames {
-		a.names.by = make(map[[16]byte]string)
-	}
-	a.names.by[id] = name
-	return name, nil
 }

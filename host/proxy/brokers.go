@@ -80,8 +80,14 @@ func (p *Proxy) Learn(id int32, host string, port int32) error {
 }
 
 // listenFor opens the listener of broker id: on the bootstrap port + 1 + id, so that a
-// firewall can be told, or on any free port where that one is taken.
+// firewall can be told, or on any free port where that one is taken. Where the bootstrap
+// port itself was left to the system, so are the others.
 func (p *Proxy) listenFor(id int32) (*broker, error) {
+	free := net.JoinHostPort(p.bootstrapHost, "0")
+	if !p.fixedPort {
+		ln, err := net.Listen("tcp", free)
+		return newBroker(ln), err
+	}
 	want := int64(p.bootstrapPort()) + 1 + int64(id)
 	var ln net.Listener
 	err := errors.New("no such port")
@@ -90,11 +96,17 @@ func (p *Proxy) listenFor(id int32) (*broker, error) {
 	}
 	if err != nil {
 		p.log.Warn("the port for a broker is not free, taking another", "broker", id, "port", want, "err", err)
-		if ln, err = net.Listen("tcp", net.JoinHostPort(p.bootstrapHost, "0")); err != nil {
-			return nil, err
-		}
+		ln, err = net.Listen("tcp", free)
 	}
-	return &broker{ln: ln, port: int32(ln.Addr().(*net.TCPAddr).Port)}, nil
+	return newBroker(ln), err
+}
+
+// newBroker returns nil where there is no listener.
+func newBroker(ln net.Listener) *broker {
+	if ln == nil {
+		return nil
+	}
+	return &broker{ln: ln, port: int32(ln.Addr().(*net.TCPAddr).Port)}
 }
 
 func (b *brokers) close() {

@@ -176,6 +176,10 @@ func TestBrokerAtANewAddressKeepsItsListener(t *testing.T) {
 
 func TestBrokersListenAboveTheBootstrapPortWhereFree(t *testing.T) {
 	r := newRig(t, nil, nil)
+	if _, err := r.proxy.localPort(2, "h", 1); err != nil || r.logged.count("the port for a broker is not free") != 0 {
+		t.Errorf("warned although no port was asked for, or %v", err)
+	}
+	r.proxy.fixedPort = true // as if the port had been configured
 	want := r.proxy.bootstrapPort() + 1 + 3
 	probe, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(want)))
 	free := err == nil

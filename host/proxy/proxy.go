@@ -79,6 +79,7 @@ type Proxy struct {
 
 	bootstrap     net.Listener
 	bootstrapHost string        // the host part of cfg.Listen
+	fixedPort     bool          // its port is not 0
 	reachable     atomic.Uint32 // index of the bootstrap address that answered last
 	brokers       brokers
 	topics        topics
@@ -103,7 +104,7 @@ func New(cfg Config, filter Filter, groups Groups) (*Proxy, error) {
 			return nil, fmt.Errorf("bootstrap broker: %w (hint: write host:port)", err)
 		}
 	}
-	host, _, err := net.SplitHostPort(cfg.Listen)
+	host, port, err := net.SplitHostPort(cfg.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("listen address: %w (hint: write host:port, for instance 127.0.0.1:19092)", err)
 	}
@@ -125,7 +126,7 @@ func New(cfg Config, filter Filter, groups Groups) (*Proxy, error) {
 	}
 	p := &Proxy{
 		cfg: cfg, filter: filter, groups: groups, log: cfg.Log,
-		bootstrap: ln, bootstrapHost: host, conns: map[*conn]struct{}{},
+		bootstrap: ln, bootstrapHost: host, fixedPort: port != "0", conns: map[*conn]struct{}{},
 	}
 	p.brokers.byID = map[int32]*broker{}
 	return p, nil

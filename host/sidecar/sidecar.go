@@ -9,6 +9,7 @@ import (
 	"net"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
+	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
 	"github.com/wasm-e2ee/wasm-e2ee/host/agent"
 	"github.com/wasm-e2ee/wasm-e2ee/host/config"
 	"github.com/wasm-e2ee/wasm-e2ee/host/engine"
@@ -91,11 +92,28 @@ func (s *Sidecar) open(ctx context.Context, file *config.File, log *slog.Logger)
 		return err
 	}
 	s.Agent.OnErase(func(kids []abi.Kid) { s.Engine.Erase(kids...) })
+	brokers, err := s.Agent.Brokers(ctx)
+	if err != nil {
+		return err
+	}
+	// A node that does not consume has no groups to keep to: plain topics are free to all.
+	var groups proxy.Groups
+	if s.Agent.Snapshot().Roles.Has(wire.RoleConsume) {
+		groups = s.Agent
+	}
 	s.proxy, err = proxy.New(proxy.Config{
 		Bootstrap: file.Bootstrap, Listen: file.Listen, AdvertisedHost: file.AdvertisedHost,
 		TLS: brokerTLS, ClientTLS: clientTLS, ProduceWait: file.ProduceWait, Log: log,
-	}, s.Engine, s.Agent)
-	return err
+	}, s.Engine, groups)
+	if err != nil {
+		return err
+	}
+	for _, b := range brokers {
+		if err := s.proxy.Learn(b.NodeID, b.Host, b.Port); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Addr is where local clients connect.
