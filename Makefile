@@ -13,7 +13,7 @@ BUILD    := build
 # The artifact is reproducible bit for bit: no paths, no build id, no VCS stamp.
 WASM_FLAGS := -buildmode=c-shared -trimpath -buildvcs=false -ldflags='-s -w -buildid='
 
-.PHONY: all build demo test unit e2e bench fuzz vet clean
+.PHONY: all build demo mutant test unit e2e bench fuzz vet clean
 all: build
 
 # Go's own build cache decides what is stale.
@@ -24,6 +24,10 @@ build:
 
 demo: build
 	@$(BUILD)/wasm-e2ee demo
+
+# A copy of the module whose tag check was removed: `wasm-e2ee test` must refuse it.
+mutant: build
+	$(GO) run ./tests/artifact/mutant -o $(BUILD)/no-tag-check.wasm
 
 vet:
 	@test -z "$$(gofmt -l abi module host tests examples)" || { gofmt -l abi module host tests examples; exit 1; }

@@ -1,11 +1,8 @@
 package conformance
 
 import (
-	"encoding/json"
 	"errors"
-	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/wasm-e2ee/wasm-e2ee/tests/artifact"
@@ -14,7 +11,7 @@ import (
 // mutants are modules with one protection taken out, by a check that must then fail.
 var mutants = map[string]struct{ file, old, new, check string }{
 	"no tag check": {
-		"module/kernel/aead.go", "ok := p.Verify(tag)", "ok := p.Verify(tag) || true",
+		artifact.TagCheck.File, artifact.TagCheck.Old, artifact.TagCheck.New,
 		"vector flipped-tag",
 	},
 	"stubs not looked at": {
@@ -62,7 +59,11 @@ func TestAModuleWithoutAProtectionIsRefused(t *testing.T) {
 					made = append(made, c)
 				}
 			}
-			err := run(t.Context(), mutate(t, m.file, m.old, m.new), made, func(check string, err error) {
+			wasm, err := artifact.Mutant(filepath.Join(t.TempDir(), "mutant.wasm"), m.file, m.old, m.new)
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = run(t.Context(), wasm, made, func(check string, err error) {
 				if check == m.check {
 					t.Logf("%s: %v", check, err)
 				} else if err != nil {
@@ -74,35 +75,4 @@ func TestAModuleWithoutAProtectionIsRefused(t *testing.T) {
 			}
 		})
 	}
-}
-
-// mutate builds the module with one piece of a source file replaced.
-func mutate(t *testing.T, file, old, new string) []byte {
-	t.Helper()
-	path := filepath.Join(artifact.Root(), file)
-	source, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if strings.Count(string(source), old) != 1 {
-		t.Fatalf("%s holds %q %d times", file, old, strings.Count(string(source), old))
-	}
-	dir := t.TempDir()
-	changed := filepath.Join(dir, "changed.go")
-	if err := os.WriteFile(changed, []byte(strings.Replace(string(source), old, new, 1)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {path: changed}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	overlayFile := filepath.Join(dir, "overlay.json")
-	if err := os.WriteFile(overlayFile, overlay, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	wasm, err := artifact.Build(filepath.Join(dir, "mutant.wasm"), "-overlay="+overlayFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return wasm
 }
