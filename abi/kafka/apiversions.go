@@ -66,9 +66,11 @@ func (a *ApiVersionsResponse) Append(b []byte) []byte {
 }
 
 // Clamp narrows the answer to what is Supported. APIs of which nothing is left are
-// dropped: a range whose minimum lies above its maximum stops some clients. The minimum of
-// Produce is left as the broker gave it, because librdkafka switches compression off when
-// it is 3 (KAFKA-18659); a client that does use an older version is refused then.
+// dropped: a range whose minimum lies above its maximum stops some clients. Two minima are
+// left as the broker gave them, because librdkafka wants to see version 0: it switches
+// compression off when Produce's is 3 (KAFKA-18659), and before 2.1 it takes SASL to be
+// missing when SaslHandshake's is 1, though version 1 is what it then uses. A client that
+// does use an older version is refused.
 func (a *ApiVersionsResponse) Clamp() {
 	kept := a.APIs[:0]
 	for _, v := range a.APIs {
@@ -76,7 +78,7 @@ func (a *ApiVersionsResponse) Clamp() {
 		if !ok || v.Min > high || v.Max < low {
 			continue
 		}
-		if v.Key != KeyProduce {
+		if v.Key != KeyProduce && v.Key != KeySaslHandshake {
 			v.Min = max(v.Min, low)
 		}
 		v.Max = min(v.Max, high)
