@@ -178,6 +178,9 @@ func startSidecar(t *testing.T, bootstrap, state string, more settings) *sidecar
 	s := &sidecar{Process: p}
 	t.Cleanup(func() {
 		code := s.Stop(15 * time.Second)
+		if code != 0 {
+			t.Errorf("sidecar %s ended with exit code %d, want a clean end", s.addr, code)
+		}
 		if !t.Failed() {
 			return
 		}

@@ -30,7 +30,7 @@ var Kcat = Client{
 const kcatKeyEnd = "\x01"
 
 func kcatArgs(j *Job, args ...string) []string {
-	args = append([]string{filepath.Join(deps.Dir(deps.Kcat), "kcat"), "-q", "-b", j.Bootstrap}, args...)
+	args = append([]string{filepath.Join(deps.Dir(deps.Kcat), "kcat"), "-b", j.Bootstrap}, args...)
 	for k, v := range j.Properties {
 		args = append(args, "-X", k+"="+v)
 	}
