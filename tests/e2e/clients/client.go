@@ -52,6 +52,7 @@ type Job struct {
 	Group     string
 	Count     int    // records to consume
 	Isolation string // read_committed or read_uncommitted; empty: read_uncommitted
+	Share     bool   // Group is a share group (KIP-932); Java only
 
 	Timeout    time.Duration     // 0: a minute
 	Properties map[string]string // more of the client's own configuration
@@ -157,7 +158,11 @@ func programClient(c Client, args func() []string, env func() []string) Client {
 			return nil, err
 		}
 		defer os.Remove(path)
-		err = j.program(ctx, c.Name, env(), args(), "consume", path)
+		mode := "consume"
+		if j.Share {
+			mode = "share"
+		}
+		err = j.program(ctx, c.Name, env(), args(), mode, path)
 		got, readErr := records.ReadFile(path)
 		if err == nil {
 			err = readErr

@@ -16,9 +16,9 @@ func Since(begin time.Time) Times {
 }
 
 // Compare checks that got is exactly what was sent: each partition's records in order, keys,
-// values, nulls and headers equal, offsets dense from first (per partition; nil means 0)
-// but for the gaps that markers of transactions leave, and timestamps equal, or within times
-// where the client chose them. It returns the first difference.
+// values, nulls and headers equal, offsets dense from 0 (but for gaps, where markers of
+// transactions may stand), and timestamps equal, or within times where the client chose them.
+// It returns the first difference.
 func Compare(sent, got []Record, times Times, gaps bool) error {
 	want, have := byPartition(sent), byPartition(got)
 	for p := range want {

@@ -15,6 +15,7 @@ import java.util.Properties;
 import java.util.concurrent.Future;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
+import org.apache.kafka.clients.consumer.KafkaShareConsumer;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
@@ -36,7 +37,11 @@ public class Client {
         JsonNode job = new ObjectMapper().readTree(args[0]);
         int code = 0;
         try {
-            code = job.get("mode").asText().equals("produce") ? produce(job) : consume(job);
+            code = switch (job.get("mode").asText()) {
+                case "produce" -> produce(job);
+                case "share" -> share(job);
+                default -> consume(job);
+            };
         } catch (Exception e) {
             Throwable cause = e;
             while (cause.getCause() != null) {
@@ -116,6 +121,32 @@ public class Client {
         int n = 0;
         try (DataOutputStream out = new DataOutputStream(new BufferedOutputStream(Files.newOutputStream(Path.of(job.get("file").asText()))));
                 KafkaConsumer<byte[], byte[]> consumer = new KafkaConsumer<>(p)) {
+            consumer.subscribe(List.of(job.get("topic").asText()));
+            while (n < count) {
+                if (System.nanoTime() > deadline) {
+                    System.err.println("error: " + n + " of " + count + " records in time");
+                    return TIMEOUT;
+                }
+                for (ConsumerRecord<byte[], byte[]> r : consumer.poll(Duration.ofMillis(200))) {
+                    write(out, r);
+                    n++;
+                }
+            }
+        }
+        return 0;
+    }
+
+    /** Reads as a member of a share group (KIP-932), which acknowledges what it got at its next poll. */
+    static int share(JsonNode job) throws Exception {
+        Properties p = properties(job);
+        p.put("key.deserializer", ByteArrayDeserializer.class.getName());
+        p.put("value.deserializer", ByteArrayDeserializer.class.getName());
+        p.put("group.id", job.get("group").asText());
+        int count = job.get("count").asInt();
+        long deadline = System.nanoTime() + job.get("timeout_ms").asLong() * 1_000_000;
+        int n = 0;
+        try (DataOutputStream out = new DataOutputStream(new BufferedOutputStream(Files.newOutputStream(Path.of(job.get("file").asText()))));
+                KafkaShareConsumer<byte[], byte[]> consumer = new KafkaShareConsumer<>(p)) {
             consumer.subscribe(List.of(job.get("topic").asText()));
             while (n < count) {
                 if (System.nanoTime() > deadline) {
