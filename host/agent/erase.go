@@ -140,13 +140,13 @@ func (a *Agent) noteProgress(ctx context.Context, topics []string) error {
 			a.log.Warn(w, "topic", topic)
 		}
 		for _, s := range scans {
-			kids, err := scan(ctx, a.cfg.Kafka, s.Topic, s.Partition, s.From, s.To)
+			kids, inside, err := scan(ctx, a.cfg.Kafka, s.Topic, s.Partition, s.From, s.To)
 			if err != nil {
 				errs = errors.Join(errs, err)
 				break
 			}
 			a.mu.Lock()
-			a.consumer.NoteScan(s, kids)
+			a.consumer.NoteScan(s, kids, inside)
 			a.mu.Unlock()
 		}
 	}

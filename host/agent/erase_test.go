@@ -108,6 +108,37 @@ func TestWhatTheGroupHasNotReadIsKept(t *testing.T) {
 	eventually(t, "erased once it was read", func() bool { return consumer.hasErased(l.Kid) })
 }
 
+// A client that stops in the middle of a batch commits there (Java does at each poll), and
+// needs the batch's key when it goes on.
+func TestCommitInsideABatchKeepsItsKey(t *testing.T) {
+	w := newWorld(t)
+	consumer := w.start(w.enrol(wire.RoleConsume, orders, billing), brief).ready()
+	l := w.held(consumer, brief)
+	cl, err := kgo.NewClient(append([]kgo.Opt{kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ManualFlushing()}, w.kafka...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	var last *kgo.Record
+	for _, value := range [][]byte{sealed(l.Kid), {}, {}, {}} {
+		last = &kgo.Record{Topic: "orders", Value: value}
+		cl.Produce(t.Context(), last, nil)
+	}
+	if err := cl.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.commit("billing", map[int32]int64{0: 2})
+	eventually(t, "end offsets noted", func() bool {
+		held := consumer.Snapshot().Held
+		return len(held) == 1 && held[0].EndsNoted
+	})
+	for end := time.Now().Add(2*brief.Window + time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		consumer.opens(l)
+	}
+	w.commit("billing", map[int32]int64{0: last.Offset + 1})
+	eventually(t, "erased once the batch was read", func() bool { return consumer.hasErased(l.Kid) })
+}
+
 func TestMarkersAndAbortedValuesDoNotHoldKeysForEver(t *testing.T) {
 	w := newWorld(t)
 	consumer := w.start(w.enrol(wire.RoleConsume, orders, billing), brief).ready()

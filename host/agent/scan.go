@@ -15,8 +15,10 @@ import (
 const scanTimeout = 30 * time.Second
 
 // scan returns the kids of the sealed values in [from, to) of one partition, aborted ones
-// too: whoever reads uncommitted may still want their keys (PROTOCOL.md §2.8.4).
-func scan(ctx context.Context, operator []kgo.Opt, topic string, partition int32, from, to int64) (map[abi.Kid]bool, error) {
+// too: whoever reads uncommitted may still want their keys (PROTOCOL.md §2.8.4). inside says
+// that from stands within a batch, whose only value, and with it its kid, is before from:
+// most clients commit there when they stop halfway. Nothing is read then.
+func scan(ctx context.Context, operator []kgo.Opt, topic string, partition int32, from, to int64) (kids map[abi.Kid]bool, inside bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, scanTimeout)
 	defer cancel()
 	cl, err := newClient(operator,
@@ -27,23 +29,30 @@ func scan(ctx context.Context, operator []kgo.Opt, topic string, partition int32
 		kgo.FetchMaxWait(500*time.Millisecond),
 	)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer cl.Close()
-	kids := make(map[abi.Kid]bool)
-	for next := from; next < to; {
+	kids = make(map[abi.Kid]bool)
+	for next := from; next < to && !inside; {
 		fetches := cl.PollFetches(ctx)
 		for _, e := range fetches.Errors() {
-			return nil, fmt.Errorf("topic %s, partition %d: scan for sealed values from offset %d: %w", topic, partition, next, e.Err)
+			return nil, false, fmt.Errorf("topic %s, partition %d: scan for sealed values from offset %d: %w", topic, partition, next, e.Err)
 		}
 		fetches.EachRecord(func(r *kgo.Record) {
+			inside = inside || r.Offset == from && stub(r)
 			if kid, ok := sealedKid(r.Value); ok && r.Offset < to && !r.Attrs.IsControl() {
 				kids[kid] = true
 			}
 			next = r.Offset + 1
 		})
 	}
-	return kids, nil
+	return kids, inside, nil
+}
+
+// stub reports whether a record is one of those behind a sealed batch's value (PROTOCOL.md
+// §2.4).
+func stub(r *kgo.Record) bool {
+	return !r.Attrs.IsControl() && r.Key == nil && r.Value != nil && len(r.Value) == 0 && len(r.Headers) == 0
 }
 
 // sealedKid reads the kid of a value sealed in either format.

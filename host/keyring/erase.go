@@ -176,8 +176,10 @@ func mergeScans(scans []Scan) []Scan {
 	return slices.CompactFunc(scans, func(a, b Scan) bool { return a.Partition == b.Partition && a.From == b.From })
 }
 
-// NoteScan says which kids the values in the scanned range carry.
-func (c *Consumer) NoteScan(s Scan, kids map[abi.Kid]bool) {
+// NoteScan says which kids the values in the scanned range carry. inside says that it
+// starts within a batch: the value that names its kid stands before the range, and the
+// group has not read all of it, so that it is past no epoch that ends later.
+func (c *Consumer) NoteScan(s Scan, kids map[abi.Kid]bool, inside bool) {
 	for _, x := range c.state.secrets {
 		end, ok := x.ends[s.Partition]
 		if x.topic != s.Topic || x.endsAt == 0 || !ok || s.To < end || s.From >= end {
@@ -187,7 +189,7 @@ func (c *Consumer) NoteScan(s Scan, kids map[abi.Kid]bool) {
 		if !ok {
 			seen = scanned{clean: end, dirty: -1}
 		}
-		if kids[x.kid] {
+		if inside || kids[x.kid] {
 			seen.dirty = max(seen.dirty, s.From)
 		} else {
 			seen.clean = min(seen.clean, s.From)

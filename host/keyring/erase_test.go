@@ -114,8 +114,8 @@ func TestMarkersAndEmptyPartitionsAreScanned(t *testing.T) {
 	if want := []Scan{{"orders", 0, 5, 6}, {"orders", 1, 0, 4}}; !slices.Equal(scans, want) {
 		t.Fatalf("scans %v, want %v", scans, want)
 	}
-	cons.consumer.NoteScan(scans[0], map[abi.Kid]bool{{9}: true})
-	cons.consumer.NoteScan(scans[1], map[abi.Kid]bool{kid: true})
+	cons.consumer.NoteScan(scans[0], map[abi.Kid]bool{{9}: true}, false)
+	cons.consumer.NoteScan(scans[1], map[abi.Kid]bool{kid: true}, false)
 	if scans, _ := cons.progress(groups); len(scans) != 0 || cons.state.secrets[kid].pastAt != 0 {
 		t.Errorf("a value of the epoch was found: scans %v", scans)
 	}
@@ -123,7 +123,31 @@ func TestMarkersAndEmptyPartitionsAreScanned(t *testing.T) {
 	if scans, _ := cons.progress(groups); !slices.Equal(scans, []Scan{{"orders", 1, 3, 4}}) {
 		t.Fatalf("after progress: %v", scans)
 	}
-	cons.consumer.NoteScan(Scan{"orders", 1, 3, 4}, nil)
+	cons.consumer.NoteScan(Scan{"orders", 1, 3, 4}, nil, false)
+	cons.progress(groups)
+	cons.mustErase(kid, cons.timing.Window)
+}
+
+// TestCommitInsideABatchIsNotPastIt: the batch's one value stands before the committed
+// offset, so that a scan from there cannot see its kid.
+func TestCommitInsideABatchIsNotPastIt(t *testing.T) {
+	_, cons, kid := held(t, "billing")
+	cons.settle(map[int32]int64{0: 10})
+	groups := map[string]map[int32]int64{"billing": {0: 5}}
+	scans, _ := cons.progress(groups)
+	if len(scans) != 1 {
+		t.Fatalf("scans %v", scans)
+	}
+	cons.consumer.NoteScan(scans[0], nil, true)
+	if scans, _ := cons.progress(groups); len(scans) != 0 || cons.state.secrets[kid].pastAt != 0 {
+		t.Errorf("past, or read again although the group did not move: scans %v", scans)
+	}
+	groups["billing"][0] = 8 // the batch ends here; what follows is another epoch's
+	scans, _ = cons.progress(groups)
+	if !slices.Equal(scans, []Scan{{"orders", 0, 8, 10}}) {
+		t.Fatalf("scans %v", scans)
+	}
+	cons.consumer.NoteScan(scans[0], nil, false)
 	cons.progress(groups)
 	cons.mustErase(kid, cons.timing.Window)
 }
