@@ -70,6 +70,9 @@ type instance struct {
 	buf, bufSize         uint32 // the batch
 }
 
+// maxStatus is the last number that SPEC.md §5 sets aside.
+const maxStatus = 63
+
 // scratchBytes holds any fixed block: a topic name and a result, a lease, counters.
 const scratchBytes = 1024
 
@@ -115,11 +118,20 @@ func (in *instance) configure(ctx context.Context, config []byte) error {
 
 // run installs key, if it carries one, runs op over batch, and appends the outcome to dst.
 // Where status is not StatusOK, dst is returned as it was.
+//
+// An instance that is full makes room by erasing all that it holds: leases are burned, and
+// roots are asked for again when a batch needs them. What is full would else stay so, with
+// keys of topics that nobody uses any more.
 func (in *instance) run(ctx context.Context, op operation, key *installer, topic string, partition int32,
 	batch []byte, capacity int, dst []byte) ([]byte, abi.Result, abi.Status, error) {
 	var result abi.Result
 	if key.block != nil {
 		status, err := in.callWithBlock(ctx, key.fn, key.block)
+		if err == nil && status == abi.StatusFull {
+			if err = in.erase(ctx, nil); err == nil {
+				status, err = in.callWithBlock(ctx, key.fn, key.block)
+			}
+		}
 		if err != nil || status != abi.StatusOK {
 			return dst, result, status, err
 		}
@@ -146,8 +158,8 @@ func (in *instance) run(ctx context.Context, op operation, key *installer, topic
 	if result, err = abi.ParseResult(block); err != nil {
 		return dst, result, 0, err
 	}
-	if abi.Status(status) == abi.StatusInternal {
-		return dst, result, 0, fmt.Errorf("%s: %w", op.fn, abi.StatusInternal)
+	if err := broken(op.fn, abi.Status(status)); err != nil {
+		return dst, result, 0, err
 	}
 	if abi.Status(status) == abi.StatusOK {
 		out, ok := in.memory.Read(in.buf, result.Length)
@@ -160,6 +172,16 @@ func (in *instance) run(ctx context.Context, op operation, key *installer, topic
 		err = in.freeBuffer(ctx)
 	}
 	return dst, result, abi.Status(status), err
+}
+
+// broken returns an error where a status says that the instance is in an unknown state: it
+// is StatusInternal, or none that a module may return (SPEC.md §8).
+func broken(fn string, s abi.Status) error {
+	switch {
+	case s <= abi.StatusNeedSpace, s >= abi.StatusMalformed && s < abi.StatusInternal, s >= abi.StatusUnavailable && s <= maxStatus:
+		return nil
+	}
+	return fmt.Errorf("%s: %w", fn, s)
 }
 
 var errMemory = fmt.Errorf("module handed out a range outside its memory")
@@ -219,6 +241,9 @@ func (in *instance) callWithBlock(ctx context.Context, fn string, block []byte) 
 	}
 	if view, ok := in.memory.Read(ptr, size); ok {
 		clear(view)
+	}
+	if err := broken(fn, abi.Status(status)); err != nil {
+		return 0, err
 	}
 	if ptr != in.scratch {
 		_, err = in.call(ctx, abi.FuncFree, uint64(ptr))
