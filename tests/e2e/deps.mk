@@ -20,7 +20,7 @@ $(DEPS)/kafka.stamp: $(E2E)/clients/java/pom.xml
 	@echo "deps: Apache Kafka jars (about 60 MB) -> $(DEPS)/kafka"
 	@command -v mvn >/dev/null || { echo "deps: mvn not found; hint: apt-get install maven openjdk-17-jdk-headless" >&2; exit 1; }
 	@rm -rf $(DEPS)/kafka $(DEPS)/kafka.part && mkdir -p $(DEPS)/kafka.part
-	@mvn -B -q -f $< dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$(DEPS)/kafka.part
+	@mvn -B -q -Dstyle.color=never -f $< dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$(DEPS)/kafka.part
 	@mv $(DEPS)/kafka.part $(DEPS)/kafka && touch $@
 
 # The Java client, compiled against those jars.
