@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
 	"github.com/wasm-e2ee/wasm-e2ee/host/keyring"
 )
 
@@ -128,13 +129,13 @@ func (a *Agent) noteRetention(ctx context.Context, topics []string) {
 
 func (a *Agent) noteProgress(ctx context.Context, topics []string) error {
 	starts, errs := eachTopic(ctx, topics, a.adm.ListStartOffsets)
-	groups, err := a.groups(ctx, topics)
+	groups, known, err := a.groups(ctx, topics)
 	if err != nil {
 		return err
 	}
 	for topic, start := range starts {
 		a.mu.Lock()
-		scans, warnings := a.consumer.NoteProgress(topic, keyring.Progress{LogStart: start, Groups: groups[topic]}, a.now())
+		scans, warnings := a.consumer.NoteProgress(topic, keyring.Progress{LogStart: start, Groups: groups[topic], Known: known}, a.now())
 		a.mu.Unlock()
 		for _, w := range warnings {
 			a.log.Warn(w, "topic", topic)
@@ -155,52 +156,61 @@ func (a *Agent) noteProgress(ctx context.Context, topics []string) error {
 
 // groups returns, per topic, the committed offsets of those of the credential's groups that
 // use it: that have committed there, or hold one of its partitions. A credential may list
-// groups that read other topics only; they must not keep this one's keys.
-func (a *Agent) groups(ctx context.Context, topics []string) (map[string]map[string]map[int32]int64, error) {
+// groups that read other topics only; they must not keep this one's keys. known are the
+// groups that use any topic of the credential: one that is not has yet to start.
+func (a *Agent) groups(ctx context.Context, topics []string) (used map[string]map[string]map[int32]int64, known []string, err error) {
 	names, err := a.groupNames(ctx)
 	if err != nil || len(names) == 0 {
-		return nil, err
+		return nil, nil, err
 	}
-	out := make(map[string]map[string]map[int32]int64)
+	used = make(map[string]map[string]map[int32]int64)
+	covered := a.node.Credential().Topics
 	use := func(topic, group string) map[int32]int64 {
-		if out[topic] == nil {
-			out[topic] = make(map[string]map[int32]int64)
+		if wire.MatchAny(covered, topic) && !slices.Contains(known, group) {
+			known = append(known, group)
 		}
-		if out[topic][group] == nil {
-			out[topic][group] = make(map[int32]int64)
+		if !slices.Contains(topics, topic) {
+			return nil
 		}
-		return out[topic][group]
+		if used[topic] == nil {
+			used[topic] = make(map[string]map[int32]int64)
+		}
+		if used[topic][group] == nil {
+			used[topic][group] = make(map[int32]int64)
+		}
+		return used[topic][group]
 	}
 	for group, resp := range a.adm.FetchManyOffsets(ctx, names...) {
 		if errors.Is(resp.Err, kerr.GroupIDNotFound) {
 			continue
 		}
 		if resp.Err != nil {
-			return nil, fmt.Errorf("group %s: committed offsets: %w", group, resp.Err)
+			return nil, nil, fmt.Errorf("group %s: committed offsets: %w", group, resp.Err)
 		}
-		for _, topic := range topics {
-			for partition, o := range resp.Fetched[topic] {
+		for topic, partitions := range resp.Fetched {
+			for partition, o := range partitions {
 				if o.Err != nil {
-					return nil, fmt.Errorf("group %s, topic %s, partition %d: committed offset: %w", group, topic, partition, o.Err)
+					return nil, nil, fmt.Errorf("group %s, topic %s, partition %d: committed offset: %w", group, topic, partition, o.Err)
 				}
-				if o.At >= 0 {
-					use(topic, group)[partition] = o.At
+				if o.At < 0 {
+					continue
+				}
+				if committed := use(topic, group); committed != nil {
+					committed[partition] = o.At
 				}
 			}
 		}
 	}
 	assigned, err := a.assigned(ctx, names)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for group, held := range assigned {
-		for _, topic := range topics {
-			if held[topic] {
-				use(topic, group)
-			}
+		for topic := range held {
+			use(topic, group)
 		}
 	}
-	return out, nil
+	return used, known, nil
 }
 
 // groupNames returns the groups of the credential: those named exactly, and those of the
@@ -242,11 +252,16 @@ func (a *Agent) assigned(ctx context.Context, groups []string) (map[string]map[s
 		}
 	}
 	classic, err := a.adm.DescribeGroups(ctx, groups...)
-	if err != nil && len(classic) == 0 {
+	if err != nil {
 		return nil, fmt.Errorf("describe groups: %w", err)
 	}
 	var rest []string
 	for name, g := range classic {
+		// A group of another kind is not found here. Any other error leaves open whether
+		// somebody is reading.
+		if g.Err != nil && !errors.Is(g.Err, kerr.GroupIDNotFound) {
+			return nil, fmt.Errorf("group %s: describe: %w", name, g.Err)
+		}
 		add(name, g.AssignedPartitions())
 		if len(g.Members) == 0 {
 			rest = append(rest, name)

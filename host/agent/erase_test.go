@@ -8,7 +8,10 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
 	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
@@ -175,6 +178,35 @@ func TestGroupOfAnotherTopicDoesNotHoldKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "erased", func() bool { return consumer.hasErased(l.Kid) })
+}
+
+// The application starts long after its sidecar and reads from the beginning.
+func TestGroupThatHasNotStartedHoldsKeys(t *testing.T) {
+	w := newWorld(t)
+	consumer := w.start(w.enrol(wire.RoleConsume, orders, billing), brief).ready()
+	l := w.held(consumer, brief)
+	end := w.send(0, sealed(l.Kid))
+	eventually(t, "end offsets noted", func() bool {
+		held := consumer.Snapshot().Held
+		return len(held) == 1 && held[0].EndsNoted
+	})
+	for over := time.Now().Add(3*brief.Window + time.Second); time.Now().Before(over); time.Sleep(20 * time.Millisecond) {
+		consumer.opens(l)
+	}
+	w.commit("billing", map[int32]int64{0: end})
+	eventually(t, "erased", func() bool { return consumer.hasErased(l.Kid) })
+}
+
+// It is not known whether somebody reads: that is not the same as nobody.
+func TestGroupThatCannotBeDescribedHoldsKeys(t *testing.T) {
+	w := newWorld(t)
+	w.c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.DescribeGroups}, Count: -1, Err: kerr.CoordinatorLoadInProgress})
+	consumer := w.start(w.enrol(wire.RoleConsume, orders, billing), brief).ready()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	if got, err := consumer.assigned(ctx, billing); err == nil {
+		t.Errorf("assigned: %v without an error", got)
+	}
 }
 
 func TestMemberThatHasNotCommittedHoldsKeys(t *testing.T) {

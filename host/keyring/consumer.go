@@ -28,7 +28,7 @@ type Consumer struct {
 	rotated   bool                     // a prekey was made since this process started
 	foreign   map[abi.Kid]abi.Status   // why a kid of a signed header is of no use here
 	retention map[string]time.Duration // of topics, where it is known
-	warned    map[string]bool          // groups never seen that were warned of
+	warned    map[string]bool          // what was said about groups that are absent
 }
 
 // NewConsumer works on s. rand draws prekey seeds.

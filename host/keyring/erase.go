@@ -88,7 +88,8 @@ func (c *Consumer) Watched() []string {
 // A Progress is what the broker says about one topic.
 type Progress struct {
 	LogStart map[int32]int64            // per partition
-	Groups   map[string]map[int32]int64 // committed offsets of each group that exists and that Node.AllowsGroup; a partition without a commit is absent
+	Groups   map[string]map[int32]int64 // committed offsets of each group that uses the topic and that Node.AllowsGroup; a partition without a commit is absent
+	Known    []string                   // groups that Node.AllowsGroup and that use any topic of the credential
 }
 
 // A Scan asks for the kids of the values in [From, To) of a partition: transaction
@@ -105,31 +106,24 @@ type Scan struct {
 // warnings are for the log, each given once.
 func (c *Consumer) NoteProgress(topic string, p Progress, now time.Time) (scans []Scan, warnings []string) {
 	at := unixMs(now)
+	holds, warning := c.absent(topic, p)
 	for _, x := range c.state.secrets {
 		if x.topic != topic || x.endsAt == 0 {
 			continue
 		}
-		past := len(c.state.node.Groups()) > 0 // without groups only the hard cap erases
-		for _, pattern := range c.state.node.Groups() {
-			seen := false
-			for group, committed := range p.Groups {
-				if !pattern.Match(group) {
-					continue
-				}
-				seen = true
-				for partition := range x.ends {
-					ok, scan := x.passed(partition, committed, p.LogStart)
-					if scan.To > scan.From {
-						scans = append(scans, scan)
-					}
-					past = past && ok
-				}
+		// A group that has just been started is given time to join.
+		late := at >= x.endsAt+ms(c.timing.Window)
+		past := !holds && (late || c.everyPatternUses(p.Groups))
+		for group, committed := range p.Groups {
+			if !c.state.node.AllowsGroup(group) {
+				continue
 			}
-			if !seen && at < x.endsAt+ms(c.timing.Window) {
-				past = false
-			} else if !seen && !c.warned[pattern.String()] {
-				c.warned[pattern.String()] = true
-				warnings = append(warnings, fmt.Sprintf("group %s: the credential names it but it was never seen, so its epochs are erased as if it had read them; hint: take it out of the credential, or start it within the window (%v)", pattern, c.timing.Window))
+			for partition := range x.ends {
+				ok, scan := x.passed(partition, committed, p.LogStart)
+				if scan.To > scan.From {
+					scans = append(scans, scan)
+				}
+				past = past && ok
 			}
 		}
 		if past != (x.pastAt != 0) {
@@ -139,8 +133,47 @@ func (c *Consumer) NoteProgress(topic string, p Progress, now time.Time) (scans 
 			}
 			c.state.version++
 		}
+		if late && warning != "" && !c.warned[warning] {
+			c.warned[warning] = true
+			warnings = append(warnings, warning)
+		}
 	}
 	return mergeScans(scans), warnings
+}
+
+// absent reports whether a group that does not use topic holds its epochs all the same, up
+// to the hard cap: it may yet start, and read from the beginning (PROTOCOL.md §2.8.4).
+func (c *Consumer) absent(topic string, p Progress) (holds bool, warning string) {
+	groups := c.state.node.Groups()
+	if len(groups) == 0 {
+		return true, "" // said at start (PROTOCOL.md §2.8.7)
+	}
+	for _, g := range groups {
+		if !g.Prefix && !slices.Contains(p.Known, g.Name) {
+			return true, fmt.Sprintf("group %s: the credential names it, but it has read nothing yet: keys are kept for it, at most until the hard cap (%v); hint: start it, or issue a credential without it", g.Name, c.timing.HardCap)
+		}
+	}
+	switch {
+	case len(p.Groups) != 0:
+		return false, ""
+	case len(p.Known) != 0 && c.state.node.HasRole(wire.RoleProduce):
+		return false, fmt.Sprintf("topic %s: the groups of the credential read other topics, so it counts as one that this node only produces to, and keys are not kept for them; hint: start a group on it within the window (%v) if it is to be read here", topic, c.timing.Window)
+	}
+	return true, fmt.Sprintf("topic %s: no group of the credential reads it: keys are kept, at most until the hard cap (%v); hint: start the group, or issue a credential without the topic", topic, c.timing.HardCap)
+}
+
+// everyPatternUses reports whether each of the credential's groups is among those given.
+func (c *Consumer) everyPatternUses(groups map[string]map[int32]int64) bool {
+	for _, pattern := range c.state.node.Groups() {
+		found := false
+		for group := range groups {
+			found = found || pattern.Match(group)
+		}
+		if !found {
+			return false
+		}
+	}
+	return true
 }
 
 // passed reports whether a group with these committed offsets has read all of the epoch's

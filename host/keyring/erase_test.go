@@ -4,12 +4,17 @@ import (
 	"bytes"
 	"crypto/rand"
 	"errors"
+	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
+	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
 )
+
+var billing = []string{"billing"}
 
 // held starts a world in which cons, a member of groups, holds the only epoch of "orders".
 func held(t *testing.T, groups ...string) (w *world, cons *party, kid abi.Kid) {
@@ -33,9 +38,14 @@ func (p *party) settle(ends map[int32]int64) {
 	p.consumer.NoteEnds("orders", ends, p.now)
 }
 
-// progress tells the consumer about groups; log starts are 0.
-func (p *party) progress(groups map[string]map[int32]int64) ([]Scan, []string) {
-	return p.consumer.NoteProgress("orders", Progress{LogStart: map[int32]int64{0: 0, 1: 0}, Groups: groups}, p.now)
+// progress tells the consumer about groups of the topic and others that are known; log
+// starts are 0.
+func (p *party) progress(groups map[string]map[int32]int64, others ...string) ([]Scan, []string) {
+	return p.consumer.NoteProgress("orders", Progress{LogStart: map[int32]int64{0: 0, 1: 0}, Groups: groups, Known: known(groups, others...)}, p.now)
+}
+
+func known(groups map[string]map[int32]int64, others ...string) []string {
+	return slices.AppendSeq(others, maps.Keys(groups))
 }
 
 // mustErase checks that kid goes at exactly now + after, and that nothing of it stays.
@@ -166,52 +176,100 @@ func TestLongStretchesAreNotScanned(t *testing.T) {
 func TestExpiredDataCountsAsRead(t *testing.T) {
 	_, cons, kid := held(t, "billing")
 	cons.settle(map[int32]int64{0: 10})
-	cons.consumer.NoteProgress("orders", Progress{LogStart: map[int32]int64{0: 10}, Groups: map[string]map[int32]int64{"billing": {}}}, cons.now)
+	cons.consumer.NoteProgress("orders", Progress{LogStart: map[int32]int64{0: 10}, Groups: map[string]map[int32]int64{"billing": {}}, Known: billing}, cons.now)
 	cons.mustErase(kid, cons.timing.Window)
 }
 
 func TestLogStartBeyondTheCommitCounts(t *testing.T) {
 	_, cons, kid := held(t, "billing")
 	cons.settle(map[int32]int64{0: 10})
-	cons.consumer.NoteProgress("orders", Progress{LogStart: map[int32]int64{0: 10}, Groups: map[string]map[int32]int64{"billing": {0: 3}}}, cons.now)
+	cons.consumer.NoteProgress("orders", Progress{LogStart: map[int32]int64{0: 10}, Groups: map[string]map[int32]int64{"billing": {0: 3}}, Known: billing}, cons.now)
 	cons.mustErase(kid, cons.timing.Window)
 }
 
 func TestUnknownLogStartHoldsTheEpoch(t *testing.T) {
 	_, cons, kid := held(t, "billing")
 	cons.settle(map[int32]int64{0: 10})
-	cons.consumer.NoteProgress("orders", Progress{Groups: map[string]map[int32]int64{"billing": {}}}, cons.now)
+	cons.consumer.NoteProgress("orders", Progress{Groups: map[string]map[int32]int64{"billing": {}}, Known: billing}, cons.now)
 	if cons.state.secrets[kid].pastAt != 0 {
 		t.Error("past without any evidence")
 	}
 }
 
-func TestGroupNeverSeenCountsAsPastAfterTheWindowWithAWarning(t *testing.T) {
-	_, cons, kid := held(t, "billing", "ghost")
+// TestGroupThatHasNotStartedHoldsItsEpochs: an application that starts long after its
+// sidecar, and reads from the beginning, reads all of it.
+func TestGroupThatHasNotStartedHoldsItsEpochs(t *testing.T) {
+	for name, groups := range map[string][]string{"named": {"ghost"}, "covered by a prefix": {"gh*"}, "beside others": {"billing", "ghost", "gh*"}} {
+		t.Run(name, func(t *testing.T) {
+			_, cons, kid := held(t, groups...)
+			cons.settle(map[int32]int64{0: 10})
+			seen := map[string]map[int32]int64{}
+			if len(groups) > 1 {
+				seen["billing"] = map[int32]int64{0: 10}
+			}
+			if _, warnings := cons.progress(seen); len(warnings) != 0 {
+				t.Errorf("warned before the group had time to start: %v", warnings)
+			}
+			cons.pass(cons.timing.HardCap / 2)
+			_, warnings := cons.progress(seen)
+			if len(warnings) != 1 || !strings.Contains(warnings[0], "hint: start") {
+				t.Errorf("warnings %v", warnings)
+			}
+			if _, again := cons.progress(seen); len(again) != 0 {
+				t.Errorf("warned twice: %v", again)
+			}
+			cons.pass(cons.timing.Window)
+			if kids := cons.consumer.Tick(cons.now); len(kids) != 0 {
+				t.Fatal("erased although the group has not read it")
+			}
+			seen["ghost"] = map[int32]int64{0: 3}
+			if cons.progress(seen); cons.state.secrets[kid].pastAt != 0 {
+				t.Error("past although the group has read only a part")
+			}
+			seen["ghost"][0] = 10
+			cons.progress(seen)
+			cons.mustErase(kid, cons.timing.Window)
+		})
+	}
+}
+
+// TestGroupOfOtherTopicsHoldsNothing: a node may list groups that read other topics of its
+// credential, and prefixes for groups that come and go.
+func TestGroupOfOtherTopicsHoldsNothing(t *testing.T) {
+	_, cons, kid := held(t, "billing", "audit", "console-*")
 	cons.settle(map[int32]int64{0: 10})
 	groups := map[string]map[int32]int64{"billing": {0: 10}}
 	cons.pass(cons.timing.Window - time.Millisecond)
-	if _, warnings := cons.progress(groups); len(warnings) != 0 || cons.state.secrets[kid].pastAt != 0 {
-		t.Errorf("before the window is over: %v", warnings)
+	if cons.progress(groups, "audit"); cons.state.secrets[kid].pastAt != 0 {
+		t.Error("audit had no time to join")
 	}
 	cons.pass(time.Millisecond)
-	_, warnings := cons.progress(groups)
-	if len(warnings) != 1 || !bytes.Contains([]byte(warnings[0]), []byte("ghost")) {
-		t.Errorf("warnings %v", warnings)
-	}
-	if _, again := cons.progress(groups); len(again) != 0 {
-		t.Errorf("warned twice: %v", again)
-	}
-	// It shows up in time after all.
-	groups["ghost"] = map[int32]int64{0: 3}
-	cons.progress(groups)
-	cons.pass(cons.timing.Window)
-	if kids := cons.consumer.Tick(cons.now); len(kids) != 0 {
-		t.Error("erased although the group has not read it")
-	}
-	groups["ghost"][0] = 10
-	cons.progress(groups)
+	cons.progress(groups, "audit")
 	cons.mustErase(kid, cons.timing.Window)
+}
+
+// TestTopicThatNobodyReadsYet: a known group may subscribe to it later. Only a node that
+// also produces may have it to write alone.
+func TestTopicThatNobodyReadsYet(t *testing.T) {
+	for _, roles := range []wire.Roles{consume, produce | consume} {
+		w := newWorld(t)
+		cons := w.node(roles, []string{"orders"}, billing)
+		prod := w.node(produce, []string{"orders"}, nil)
+		cons.publish()
+		prod.grant("orders")
+		cons.follow()
+		kid := prod.lease("orders").Kid
+		cons.settle(map[int32]int64{0: 10})
+		cons.pass(w.timing.Window)
+		if _, warnings := cons.progress(nil, "billing"); len(warnings) != 1 || !strings.Contains(warnings[0], "topic orders") {
+			t.Errorf("%v: warnings %v", roles, warnings)
+		}
+		if roles.Has(produce) {
+			cons.mustErase(kid, w.timing.Window)
+		} else if cons.state.secrets[kid].pastAt != 0 {
+			t.Error("a topic that nobody has read counts as read")
+		}
+	}
 }
 
 func TestPrefixOfGroupsWaitsForEachThatExists(t *testing.T) {

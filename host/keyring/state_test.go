@@ -23,7 +23,7 @@ func fullState(t testing.TB) *State {
 	cons.follow()
 	w.pass(w.timing.Epoch + w.timing.Lead + w.timing.Skew + w.timing.Settle)
 	cons.consumer.NoteEnds("a", map[int32]int64{0: 5, 1: 0}, w.now)
-	cons.consumer.NoteProgress("a", Progress{LogStart: map[int32]int64{0: 5}, Groups: map[string]map[int32]int64{"billing": {}}}, w.now)
+	cons.consumer.NoteProgress("a", Progress{LogStart: map[int32]int64{0: 5}, Groups: map[string]map[int32]int64{"billing": {}}, Known: billing}, w.now)
 	w.pass(w.timing.Window)
 	cons.consumer.Tick(w.now)
 	cons.publish()
