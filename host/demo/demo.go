@@ -63,7 +63,8 @@ type stage struct {
 	admin      *kadm.Client
 	producer   *sidecar.Sidecar
 	consumer   *sidecar.Sidecar
-	stateFile  string // the consumer's
+	stateFile  string        // the consumer's
+	validity   time.Duration // of the nodes' credentials
 	onTeardown []func()
 }
 
@@ -72,8 +73,18 @@ func Run(ctx context.Context, o Options) error {
 	if o.Duration < leastDuration {
 		return fmt.Errorf("a demo of %s is too short: the window of exposure would cover all of it\nhint: at least %s", o.Duration, leastDuration)
 	}
-	s := &stage{out: newScreen(o.Out), bootstrap: o.Bootstrap}
+	ctx, gone := context.WithCancelCause(ctx)
+	defer gone(nil)
+	s := &stage{out: newScreen(o.Out, gone), bootstrap: o.Bootstrap, validity: 2*o.Duration + time.Hour}
 	defer s.teardown()
+	err := s.show(ctx, o)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+func (s *stage) show(ctx context.Context, o Options) error {
 	if err := s.setup(ctx, o); err != nil {
 		return err
 	}
@@ -171,7 +182,7 @@ func (s *stage) makeRealm() (producer, consumer string, err error) {
 		return "", "", err
 	}
 	defer root.Wipe()
-	issuer, err := root.CertifyIssuer(rand.Reader, now, now.Add(time.Hour))
+	issuer, err := root.CertifyIssuer(rand.Reader, now, now.Add(s.validity+time.Hour))
 	if err != nil {
 		return "", "", err
 	}
@@ -194,7 +205,7 @@ func (s *stage) enrol(issuer *keyring.Issuer, name string, want keyring.Attribut
 	}
 	defer state.Wipe()
 	file, err := issuer.Issue(rand.Reader, state.Node().CSR(want), nil,
-		keyring.Validity{NotBefore: now, NotAfter: now.Add(30 * time.Minute)})
+		keyring.Validity{NotBefore: now, NotAfter: now.Add(s.validity)})
 	if err != nil {
 		return "", err
 	}
@@ -214,9 +225,12 @@ func (s *stage) enrol(issuer *keyring.Issuer, name string, want keyring.Attribut
 // start runs one sidecar, as `wasm-e2ee proxy` does, and reports warnings and errors only.
 func (s *stage) start(ctx context.Context, o Options, name, state string) (*sidecar.Sidecar, error) {
 	begun := time.Now()
-	ctx, stop := context.WithCancel(ctx)
+	// It ends at teardown and not with ctx: clients that still run leave their groups through
+	// it.
+	life, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer context.AfterFunc(ctx, stop)()
 	log := slog.New(slog.NewTextHandler(s.out, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	side, err := sidecar.Start(ctx, &config.File{
+	side, err := sidecar.Start(life, &config.File{
 		Bootstrap: []string{s.bootstrap}, Listen: "127.0.0.1:0", State: state, Module: o.Module, Timing: timing,
 	}, log.With("sidecar", name))
 	if err != nil {

@@ -16,10 +16,11 @@ import (
 type screen struct {
 	w     io.Writer
 	color bool
+	gone  func(error) // called where nobody reads any longer
 }
 
-func newScreen(w io.Writer) *screen {
-	s := &screen{w: w}
+func newScreen(w io.Writer, gone func(error)) *screen {
+	s := &screen{w: w, gone: gone}
 	if f, ok := w.(*os.File); ok && os.Getenv("NO_COLOR") == "" {
 		if info, err := f.Stat(); err == nil {
 			s.color = info.Mode()&os.ModeCharDevice != 0
@@ -47,7 +48,11 @@ func (s *screen) paint(color, text string) string {
 // Write passes log lines through.
 func (s *screen) Write(b []byte) (int, error) { return s.w.Write(b) }
 
-func (s *screen) line(text string)                { fmt.Fprintln(s.w, text) }
+func (s *screen) line(text string) {
+	if _, err := fmt.Fprintln(s.w, text); err != nil {
+		s.gone(err)
+	}
+}
 func (s *screen) title(text string)               { s.line("\n" + s.paint(bold, text) + "\n") }
 func (s *screen) step(format string, args ...any) { s.line("  " + fmt.Sprintf(format, args...)) }
 func (s *screen) note(format string, args ...any) {

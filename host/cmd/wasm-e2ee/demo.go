@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	hostdemo "github.com/wasm-e2ee/wasm-e2ee/host/demo"
@@ -15,5 +17,8 @@ type demo struct {
 }
 
 func (c *demo) Run(ctx context.Context) error {
+	// A pipe that closes (`| head`) is an error of Write, so that the demo still removes
+	// what it made, instead of a signal that ends the process on the spot.
+	signal.Ignore(syscall.SIGPIPE)
 	return hostdemo.Run(ctx, hostdemo.Options{Bootstrap: c.Bootstrap, Duration: c.Duration, Module: c.Module, Out: os.Stdout})
 }
