@@ -9,21 +9,24 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"regexp"
 	"syscall"
 
 	"github.com/alecthomas/kong"
 )
 
 // Exit codes: 0 is success, 1 that the work failed or a check did not hold, 2 that the
-// command line is wrong.
+// command line is wrong, 130 that a signal cut the work short. A sidecar is meant to run
+// until a signal, and ends with 0.
 const (
-	exitFailed = 1
-	exitUsage  = 2
+	exitFailed      = 1
+	exitUsage       = 2
+	exitInterrupted = 130
 )
 
 type commands struct {
 	Realm struct {
-		Init  realmInit  `cmd:"" help:"Make a realm: its root key, an issuer, and the public file for its nodes."`
+		Init  realmInit  `cmd:"" help:"Make a realm: its root key, and an issuer that signs its nodes."`
 		Issue realmIssue `cmd:"" help:"Turn a node's request into a credential."`
 	} `cmd:"" help:"Make and run a realm: who may produce and consume what."`
 	Enroll  enroll  `cmd:"" help:"Make a node's identity and request (--csr), then take its credential (--credential)."`
@@ -45,18 +48,47 @@ func run(ctx context.Context, args []string) int {
 	var c commands
 	parser, err := kong.New(&c, kong.Name("wasm-e2ee"),
 		kong.Description("End-to-end encryption for Apache Kafka that applications do not notice."),
-		kong.BindTo(ctx, (*context.Context)(nil)), kong.UsageOnError())
+		kong.BindTo(ctx, (*context.Context)(nil)))
 	if err != nil {
 		panic(err) // the command table is wrong: a bug
 	}
 	command, err := parser.Parse(args)
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "wasm-e2ee: %v\nhint: wasm-e2ee --help\n", err)
+		fmt.Fprintf(os.Stderr, "wasm-e2ee: %v\nhint: %s --help\n", err, misused(err))
 		return exitUsage
 	}
-	if err := command.Run(); err != nil && !errors.Is(err, context.Canceled) {
-		fmt.Fprintf(os.Stderr, "wasm-e2ee: %v\n", err)
+	err = command.Run()
+	switch {
+	case err == nil:
+		return 0
+	case ctx.Err() != nil:
+		fmt.Fprintln(os.Stderr, "wasm-e2ee: interrupted")
+		return exitInterrupted
+	default:
+		fmt.Fprintf(os.Stderr, "wasm-e2ee: %s\n", printed(err))
 		return exitFailed
 	}
-	return 0
 }
+
+// misused is the command whose help explains a mistake on the command line.
+func misused(err error) string {
+	name := "wasm-e2ee"
+	var mistake *kong.ParseError
+	if errors.As(err, &mistake) {
+		for _, step := range mistake.Context.Path {
+			if step.Command != nil {
+				name += " " + step.Command.Name
+			}
+		}
+	}
+	return name
+}
+
+// printed puts each hint of an error on a line of its own, wherever in the text it stood.
+func printed(err error) string {
+	return inlineHint.ReplaceAllString(err.Error(), "\nhint: $1$2")
+}
+
+// inlineHint is a hint in the middle of a line: "; hint: …" to the line's end, or in
+// parentheses.
+var inlineHint = regexp.MustCompile(`(?m)(?:; hint: (.*)| \(hint: (.*)\))$`)

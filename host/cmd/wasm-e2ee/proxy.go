@@ -17,6 +17,9 @@ func (c *proxy) Run(ctx context.Context) error {
 		return err
 	}
 	s, err := sidecar.Start(ctx, file, file.Log.Logger())
+	if err != nil && ctx.Err() != nil {
+		return nil // told to end before it served: as good as afterwards
+	}
 	if err != nil {
 		return err
 	}
