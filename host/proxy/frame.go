@@ -60,7 +60,7 @@ func (f *frame) release() {
 
 // firstRead is how much of a large frame is allocated before any of it has arrived: a
 // length alone costs its sender nothing.
-const firstRead = 1 << 20
+const firstRead = 64 << 10
 
 // A lengthError says that the bytes where a frame's length belongs are none that Kafka
 // would send.

@@ -46,9 +46,16 @@ type groupResponse struct{ kmsg.Response }
 
 func (r groupResponse) Append(b []byte) []byte { return r.AppendTo(b) }
 
+// maxRefused bounds the request in bytes that is read to be refused. For each byte of it
+// kmsg may allocate a hundred.
+const maxRefused = 1 << 20
+
 // groupRefusal is GROUP_AUTHORIZATION_FAILED in the words of each API. A request for several
 // groups, which only administrators' tools send, is refused whole.
 func groupRefusal(key, version int16, body []byte) (appender, error) {
+	if len(body) > maxRefused {
+		return nil, fmt.Errorf("%d bytes for a group that the credential does not list: %w", len(body), kafka.ErrFrame)
+	}
 	request := kmsg.RequestForKey(key)
 	if request == nil {
 		return nil, fmt.Errorf("no answer is known: %w", kafka.ErrVersion)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
@@ -107,7 +108,7 @@ func (c *conn) sealAll(work []sealing) error {
 	start := time.Now()
 	return c.each(len(work), func(i int) {
 		s := &work[i]
-		ctx, stop := context.WithTimeout(c.ctx, c.p.leases.wait(s.name, start, c.p.cfg.ProduceWait))
+		ctx, stop := context.WithDeadline(c.ctx, start.Add(c.p.leases.wait(s.name, start, c.p.cfg.ProduceWait)))
 		defer stop()
 		c.seal(ctx, s)
 		switch status, _ := judge(s.err); {
@@ -141,6 +142,10 @@ func (c *conn) seal(ctx context.Context, s *sealing) {
 	}
 }
 
+// maxSideBySide bounds the partitions of one frame that are in the filter at once. One
+// frame has room for millions, and a goroutine for each would take gigabytes.
+const maxSideBySide = 1024
+
 // each calls f for 0 to n-1, concurrently where there is more than one, and waits. The work
 // itself is bounded by the filter.
 func (c *conn) each(n int, f func(i int)) error {
@@ -149,10 +154,16 @@ func (c *conn) each(n int, f func(i int)) error {
 		return nil
 	}
 	var wg sync.WaitGroup
-	errs := make([]error, n)
-	for i := range n {
+	var next atomic.Int64
+	errs := make([]error, min(n, maxSideBySide))
+	for w := range errs {
 		wg.Go(func() {
-			errs[i] = c.guard(func() error { f(i); return nil })
+			errs[w] = c.guard(func() error {
+				for i := next.Add(1) - 1; i < int64(n); i = next.Add(1) - 1 {
+					f(int(i))
+				}
+				return nil
+			})
 		})
 	}
 	wg.Wait()
