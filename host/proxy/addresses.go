@@ -31,7 +31,8 @@ func (c *conn) rewriteBrokers(brokers []kafka.Broker) error {
 	return nil
 }
 
-// rewriteMetadata also learns the names of topic ids.
+// rewriteMetadata also learns the names of topic ids, beside an error too: some clients
+// take the id from a topic without a leader.
 func (c *conn) rewriteMetadata(version int16, body []byte) (appender, error) {
 	r, err := kafka.ParseMetadataResponse(version, body)
 	if err != nil {
@@ -39,7 +40,7 @@ func (c *conn) rewriteMetadata(version int16, body []byte) (appender, error) {
 	}
 	for i := range r.Topics {
 		t := &r.Topics[i]
-		if t.ErrorCode == 0 && !c.p.topics.learn(t.ID, t.Name) && c.p.quiet.allow("topic id "+t.Name) {
+		if !c.p.topics.learn(t.ID, t.Name) && c.p.quiet.allow("topic id "+t.Name) {
 			c.log.Error("the broker gives one topic id to two names; nothing is produced to it or read from it",
 				"topic", t.Name, "hint", "treat the broker as hostile until explained; restart the sidecar to clear this")
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
+	"github.com/wasm-e2ee/wasm-e2ee/abi/kafka"
 )
 
 // refusing makes the filter refuse one partition with a status.
@@ -295,6 +296,37 @@ func TestTopicIDWithTwoNamesIsOfNoUse(t *testing.T) {
 		if name, ok := ts.name(id); ok {
 			t.Errorf("the id still means %q", name)
 		}
+	}
+}
+
+// TestTopicIDBesideAnErrorIsAConflictToo: some clients take an id from a topic that has an
+// error. A broker that told it for a plain topic before would get their records as they are.
+func TestTopicIDBesideAnErrorIsAConflictToo(t *testing.T) {
+	const leaderNotAvailable = 5
+	c := &conn{p: &Proxy{}, log: quietLog()}
+	id := [16]byte{1}
+	c.p.topics.learn(id, "public")
+	rest := []byte{0, 1, 0x80, 0, 0, 0, 0} // not internal, no partitions, no operations, no tags
+	body := (&kafka.MetadataResponse{Version: 12, Topics: []kafka.MetadataTopic{
+		{ErrorCode: leaderNotAvailable, Name: "secret", ID: id, Rest: rest},
+	}}).Append(nil)
+	if _, err := c.rewriteMetadata(12, body); err != nil {
+		t.Fatal(err)
+	}
+	if name, ok := c.p.topics.name(id); ok {
+		t.Errorf("the id still means %q", name)
+	}
+}
+
+func TestNamesThatNoTopicHasAreNotRemembered(t *testing.T) {
+	var ts topics
+	long := strings.Repeat("x", abi.MaxTopicLen+1)
+	if ts.learn([16]byte{1}, long); len(ts.names) != 0 {
+		t.Error("a name that is too long is kept")
+	}
+	ts.learn([16]byte{2}, "public")
+	if ts.learn([16]byte{2}, long) {
+		t.Error("a second name is no conflict")
 	}
 }
 

@@ -1,6 +1,10 @@
 package proxy
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/wasm-e2ee/wasm-e2ee/abi"
+)
 
 // maxTopics bounds the topic ids remembered. Beyond it an id stays unknown, which is refused.
 const maxTopics = 1 << 18
@@ -35,6 +39,7 @@ func (t *topics) learn(id [16]byte, name string) bool {
 	case ok:
 		t.names[id] = ""
 		return false
+	case len(name) > abi.MaxTopicLen: // no topic of Kafka's, and nothing to remember
 	case len(t.names) < maxTopics:
 		if t.names == nil {
 			t.names = map[[16]byte]string{}
