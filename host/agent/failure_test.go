@@ -113,6 +113,22 @@ func TestUnreadablePolicyRefusesTheTopicAlone(t *testing.T) {
 	producer.lease("orders")
 }
 
+// A client may produce before the agent has published anything. Consumers drop a grant whose
+// producer is not on the roster.
+func TestNothingIsGrantedBeforeTheCredentialIsOnTheRoster(t *testing.T) {
+	w := newWorld(t)
+	consumer := w.start(w.enrol(wire.RoleConsume, orders, billing), slow).ready()
+	fault := w.c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Count: -1, Topic: rosterTopic, Err: kerr.NotLeaderForPartition})
+	producer := w.start(w.enrol(wire.RoleProduce, orders, nil), slow)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if l, err := producer.Lease(ctx, "orders"); !errors.Is(err, abi.StatusUnavailable) {
+		t.Errorf("lease of kid %x: %v, want unavailable", l.Kid, err)
+	}
+	fault.Remove()
+	consumer.opens(producer.lease("orders"))
+}
+
 func TestUnacknowledgedGrantEndsTheInstance(t *testing.T) {
 	w := newWorld(t)
 	w.topic("payments", nil)

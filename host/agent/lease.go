@@ -142,8 +142,9 @@ func (fs *flights) close() {
 	fs.wg.Wait()
 }
 
-// fly begins epochs for the flight's topics: it asks for their policy, reads the roster to
-// its present end, has the drafts made, and starts each once it is acknowledged.
+// fly begins epochs for the flight's topics: it asks for their policy, waits until this
+// node's credential is on the roster, reads that to its present end, has the drafts made, and
+// starts each once it is acknowledged.
 func (a *Agent) fly(f *flight) {
 	topics := slices.Sorted(maps.Keys(f.topics))
 	f.errs = a.checkPolicies(topics)
@@ -163,6 +164,13 @@ func (a *Agent) fly(f *flight) {
 	}
 	ctx, cancel := context.WithTimeoutCause(a.ctx, ackTimeout, errors.New("not read to its end within 30s"))
 	defer cancel()
+	// A consumer that reads a grant before its producer's credential drops it for good.
+	select {
+	case <-a.ready:
+	case <-ctx.Done():
+		fail(topics, fmt.Errorf("%w: this node's credential is not on the roster yet\nhint: the log says what keeps it from writing to topic %s", abi.StatusUnavailable, rosterTopic))
+		return
+	}
 	if err := a.rosterLog.catchUp(ctx); err != nil {
 		fail(topics, unavailable(a.refusedOr(err)))
 		return
