@@ -129,6 +129,26 @@ func TestNothingIsGrantedBeforeTheCredentialIsOnTheRoster(t *testing.T) {
 	consumer.opens(producer.lease("orders"))
 }
 
+func TestGrantWaitsForAClockThatIsBehind(t *testing.T) {
+	w := newWorld(t)
+	timing := slow
+	timing.PrekeyRotation = 30 * time.Second // no bundle is made by the wrong clock
+	var behind atomic.Int64
+	w.clock = func() time.Time { return time.Now().Add(-time.Duration(behind.Load())) }
+	consumer := w.start(w.enrol(wire.RoleConsume, orders, billing), timing).ready()
+	w.clock = nil
+	producer := w.start(w.enrol(wire.RoleProduce, orders, nil), timing).ready()
+	behind.Store(int64(time.Hour))
+	l := producer.lease("orders")
+	short, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if _, err := consumer.Root(short, "orders", l.Kid); !errors.Is(err, abi.StatusPending) {
+		t.Errorf("while the clock is behind: %v, want pending", err)
+	}
+	behind.Store(0)
+	consumer.opens(l)
+}
+
 func TestUnacknowledgedGrantEndsTheInstance(t *testing.T) {
 	w := newWorld(t)
 	w.topic("payments", nil)

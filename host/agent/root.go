@@ -90,6 +90,16 @@ func (a *Agent) applyGrant(rec *kgo.Record, fetched time.Time) {
 		return
 	}
 	kids, err := a.applyOnce(rec)
+	// A clock behind the broker's will be set, or comes there by itself; dropped, the grant
+	// would be lost. Who lies about an epoch's start has no say in the broker's time.
+	for errors.Is(err, abi.StatusClockSkew) && rec.Timestamp.After(a.now()) && a.ctx.Err() == nil {
+		a.warn("a grant waits for this node's clock, which is behind the broker's", err)
+		select {
+		case <-time.After(backoff(3)):
+		case <-a.ctx.Done():
+		}
+		kids, err = a.applyOnce(rec)
+	}
 	// The producer's credential may be on the roster by now.
 	for errors.Is(err, keyring.ErrUnknownCredential) && a.rosterRead.Before(fetched) && a.ctx.Err() == nil {
 		began := time.Now()
@@ -106,7 +116,7 @@ func (a *Agent) applyGrant(rec *kgo.Record, fetched time.Time) {
 		}
 		cancel()
 	}
-	if a.ctx.Err() != nil && errors.Is(err, keyring.ErrUnknownCredential) {
+	if a.ctx.Err() != nil && (errors.Is(err, keyring.ErrUnknownCredential) || errors.Is(err, abi.StatusClockSkew)) {
 		return // read again after the next start
 	}
 	a.mu.Lock()
