@@ -78,19 +78,6 @@ func (q *ProduceRequest) Append(b []byte) []byte {
 	return w.b
 }
 
-// Refuse returns the response that answers every partition of the request with one error
-// code and message.
-func (q *ProduceRequest) Refuse(code int16, message string) *ProduceResponse {
-	r := &ProduceResponse{Version: q.Version}
-	for i := range q.Topics {
-		t := &q.Topics[i]
-		for j := range t.Partitions {
-			r.Add(t.Name, t.ID, t.Partitions[j].Index, code, message)
-		}
-	}
-	return r
-}
-
 // A ProduceResponse answers a ProduceRequest of the same version. Its node_endpoints
 // (KIP-951), which name brokers' addresses, are left out by ParseProduceResponse; clients
 // then learn a new leader's address from Metadata.

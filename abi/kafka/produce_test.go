@@ -149,9 +149,15 @@ func TestRefusedRequestIsAnsweredForEveryPartition(t *testing.T) {
 		for i := range q.Topics {
 			q.Topics[i].Name += string(rune('0' + i)) // names of kmsg's sample may be equal
 		}
+		refusal := &kafka.ProduceResponse{Version: version}
+		for _, topic := range q.Topics {
+			for _, p := range topic.Partitions {
+				refusal.Add(topic.Name, topic.ID, p.Index, 19, "")
+			}
+		}
 		answer := kmsg.NewPtrProduceResponse()
 		answer.Version = version
-		if err := answer.ReadFrom(q.Refuse(19, "").Append(nil)); err != nil {
+		if err := answer.ReadFrom(refusal.Append(nil)); err != nil {
 			t.Fatal(err)
 		}
 		type place struct {
