@@ -265,7 +265,7 @@ func (c *conn) request(f *frame) error {
 	if err != nil {
 		return &violation{"client", kafka.APIName(h.Key), h.Version, err}
 	}
-	low, high, ok := kafka.Supported(h.Key)
+	low, high, ok := c.p.passed(h.Key)
 	switch {
 	case ok && h.Version >= low && h.Version <= high:
 	case h.Key == kafka.KeyApiVersions:

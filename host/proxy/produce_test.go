@@ -318,6 +318,39 @@ func TestTopicIDBesideAnErrorIsAConflictToo(t *testing.T) {
 	}
 }
 
+// TestNamesOnlyPassesNoTopicID: an id that a client learned before the sidecar started may
+// since have been given to a plain topic.
+func TestNamesOnlyPassesNoTopicID(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.NamesOnly = true }, nil)
+	r.createTopic("orders", 1)
+	r.produce(r.client(), "orders", 0, "x")
+	if got := r.consume(r.client(from("orders")), 1); got[0] != "x" {
+		t.Errorf("got %v", got)
+	}
+	offer := kmsg.NewPtrApiVersionsRequest()
+	offer.Version, offer.ClientSoftwareName, offer.ClientSoftwareVersion = 3, "test", "1"
+	for _, k := range dialRaw(r).roundTrip(offer).(*kmsg.ApiVersionsResponse).ApiKeys {
+		if (k.ApiKey == kafka.KeyProduce || k.ApiKey == kafka.KeyFetch) && k.MaxVersion != lastWithNames {
+			t.Errorf("%s is offered up to %d", kafka.APIName(k.ApiKey), k.MaxVersion)
+		}
+	}
+	produce := produceRequest(lastWithNames+1, -1, "", batchOf("leak"))
+	produce.Topics[0].TopicID = topicID(r, "orders")
+	fetch := fetchRequest(lastWithNames+1, "", 0)
+	fetch.Topics[0].TopicID = topicID(r, "orders")
+	for _, req := range []kmsg.Request{produce, fetch} {
+		raw := dialRaw(r)
+		raw.roundTrip(metadataRequest("orders"))
+		raw.send(req)
+		if _, err := raw.receive(); !errors.Is(err, io.EOF) {
+			t.Errorf("%s by id: got %v, want the connection closed", kafka.APIName(req.Key()), err)
+		}
+	}
+	if got := stored(r, "orders", 0); len(got) != 1 {
+		t.Errorf("the broker holds %d batches", len(got))
+	}
+}
+
 func TestNamesThatNoTopicHasAreNotRemembered(t *testing.T) {
 	var ts topics
 	long := strings.Repeat("x", abi.MaxTopicLen+1)

@@ -52,6 +52,7 @@ type Config struct {
 	ProduceWait    time.Duration // how long a Produce may wait for a lease; 0 is DefaultProduceWait
 	FetchHold      time.Duration // how long a response may wait for a grant; 0 is DefaultFetchHold
 	MaxFrame       int           // bytes of the largest request or response; 0 is DefaultMaxFrame
+	NamesOnly      bool          // offer no Produce or Fetch by topic id: to be set where topics are plain
 	Log            *slog.Logger  // nil is slog.Default
 }
 

@@ -124,7 +124,7 @@ func (c *conn) transform(x exchange, f *frame) (*frame, error) {
 	var changed appender
 	switch x.key {
 	case kafka.KeyApiVersions:
-		changed, err = clamped(x.version, body)
+		changed, err = c.clamped(x.version, body)
 	case kafka.KeyProduce:
 		if x.version < 10 && len(x.refused) == 0 {
 			return f, nil // nothing in it is ours to change
@@ -156,12 +156,16 @@ func (c *conn) transform(x exchange, f *frame) (*frame, error) {
 	return out, nil
 }
 
-// clamped narrows what the client may use to what abi/kafka reads.
-func clamped(version int16, body []byte) (appender, error) {
+// clamped narrows what the client may use to what is passed.
+func (c *conn) clamped(version int16, body []byte) (appender, error) {
 	r, err := kafka.ParseApiVersionsResponse(version, body)
 	if err != nil {
 		return nil, err
 	}
 	r.Clamp()
+	for i := range r.APIs {
+		_, high, _ := c.p.passed(r.APIs[i].Key)
+		r.APIs[i].Max = min(r.APIs[i].Max, high)
+	}
 	return r, nil
 }

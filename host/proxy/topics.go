@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
+	"github.com/wasm-e2ee/wasm-e2ee/abi/kafka"
 )
 
 // maxTopics bounds the topic ids remembered. Beyond it an id stays unknown, which is refused.
@@ -14,7 +15,8 @@ const maxTopics = 1 << 18
 //
 // A broker must not be able to move an encrypted topic's id under a plain topic's name: an
 // id keeps the name that clients were told, a second name for it makes the id useless, and
-// the broker is never asked about an id on its own.
+// the broker is never asked about an id on its own. What clients were told by a sidecar
+// before this one is not known, though: where any topic is plain, see Config.NamesOnly.
 type topics struct {
 	mu    sync.RWMutex
 	names map[[16]byte]string // "" where two names were told
@@ -55,4 +57,19 @@ func (t *topics) name(id [16]byte) (name string, ok bool) {
 	defer t.mu.RUnlock()
 	name = t.names[id]
 	return name, name != ""
+}
+
+// lastWithNames is the last version of both Produce and Fetch in which topics have names.
+const lastWithNames = 12
+
+// passed returns the versions of an API that clients may use. With NamesOnly, Produce and
+// Fetch end where ids begin: a client may bring an id along that it was told before this
+// process began, and a broker that now gives it to a plain topic would get its records as
+// they are. Only ShareFetch has no version with names.
+func (p *Proxy) passed(key int16) (low, high int16, ok bool) {
+	low, high, ok = kafka.Supported(key)
+	if p.cfg.NamesOnly && (key == kafka.KeyProduce || key == kafka.KeyFetch) {
+		high = lastWithNames
+	}
+	return low, high, ok
 }

@@ -103,7 +103,7 @@ func (s *Sidecar) open(ctx context.Context, file *config.File, log *slog.Logger)
 	}
 	s.proxy, err = proxy.New(proxy.Config{
 		Bootstrap: file.Bootstrap, Listen: file.Listen, AdvertisedHost: file.AdvertisedHost,
-		TLS: brokerTLS, ClientTLS: clientTLS, ProduceWait: file.ProduceWait, Log: log,
+		TLS: brokerTLS, ClientTLS: clientTLS, ProduceWait: file.ProduceWait, NamesOnly: len(file.Policy.Plain) > 0, Log: log,
 	}, s.Engine, groups)
 	if err != nil {
 		return err
