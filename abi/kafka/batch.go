@@ -124,6 +124,15 @@ func BatchSize(b []byte) (int, error) {
 	return BatchLengthEnd + int(length), nil
 }
 
+// BaseOffset reads the offset of the first record of the batch at the start of b, or -1
+// where b is too short for one.
+func BaseOffset(b []byte) int64 {
+	if len(b) < 8 {
+		return -1
+	}
+	return int64(binary.BigEndian.Uint64(b))
+}
+
 // A Codec is the compression of a record section, the low three bits of the attributes.
 type Codec uint8
 

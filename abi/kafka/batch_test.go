@@ -120,6 +120,16 @@ func TestBatchSizeRefusesLengthsThatCannotBe(t *testing.T) {
 	}
 }
 
+func TestBaseOffsetOfWhatIsTooShortIsNone(t *testing.T) {
+	b := []byte{0, 0, 0, 0, 0, 0, 1, 2, 9}
+	if got := kafka.BaseOffset(b); got != 258 {
+		t.Errorf("offset %d, want 258", got)
+	}
+	if got := kafka.BaseOffset(b[:7]); got != -1 {
+		t.Errorf("offset %d, want -1", got)
+	}
+}
+
 func TestCRC32CKnownAnswer(t *testing.T) {
 	if got := CRC32C([]byte("123456789")); got != 0xe3069283 {
 		t.Errorf("CRC-32C of 123456789 = %08x, want e3069283", got)

@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -160,7 +159,7 @@ func (e *Engine) Open(ctx context.Context, topic string, partition int32, record
 			out, err = e.transform(ctx, openBatch, topic, partition, records[:size], out)
 		}
 		if err != nil {
-			return out, fmt.Errorf("topic %s, partition %d, offset %d: %w", topic, partition, baseOffset(records), err)
+			return out, fmt.Errorf("topic %s, partition %d, offset %d: %w", topic, partition, kafka.BaseOffset(records), err)
 		}
 		records = records[size:]
 	}
@@ -371,15 +370,6 @@ func recordCount(batch []byte) int {
 		return 0
 	}
 	return int(h.NumRecords)
-}
-
-// baseOffset reads the offset for an error message; batch may be anything.
-func baseOffset(batch []byte) int64 {
-	var o int64
-	for _, c := range slices.Clip(batch[:min(8, len(batch))]) {
-		o = o<<8 | int64(c)
-	}
-	return o
 }
 
 func now() uint64 { return uint64(time.Now().UnixMilli()) }

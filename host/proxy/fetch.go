@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -124,7 +123,7 @@ func (c *conn) openAll(work []opening) error {
 func (c *conn) open(o *opening) (held bool) {
 	if o.topic == "" {
 		// The client asks for Metadata then, and we learn what it takes the id for.
-		o.cut, o.failed, o.records, o.code = true, baseOffset(o.records), noRecords, codeUnknownTopicID
+		o.cut, o.failed, o.records, o.code = true, kafka.BaseOffset(o.records), noRecords, codeUnknownTopicID
 		return false
 	}
 	opened, err := c.openPatiently(o)
@@ -183,13 +182,5 @@ func failedOffset(records, opened []byte) int64 {
 		}
 		records = records[size:]
 	}
-	return baseOffset(records)
-}
-
-// baseOffset reads the offset at the front of a batch, or -1 where there is none.
-func baseOffset(batch []byte) int64 {
-	if len(batch) < 8 {
-		return -1
-	}
-	return int64(binary.BigEndian.Uint64(batch))
+	return kafka.BaseOffset(records)
 }
