@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -50,5 +51,18 @@ func TestGroupRefusalAllocatesNothingFromAClaimedCount(t *testing.T) {
 	}
 	if took := after.TotalAlloc - before.TotalAlloc; took > 16<<20 {
 		t.Errorf("%d bytes allocated for a request of %d", took, len(body))
+	}
+}
+
+func TestLogLimitKeepsNoLongNames(t *testing.T) {
+	var quiet rateLimit
+	long := strings.Repeat("x", 1<<20)
+	if !quiet.allow(long) || quiet.allow(long) {
+		t.Error("a long name is not limited")
+	}
+	for subject := range quiet.last {
+		if len(subject) > maxName {
+			t.Errorf("%d bytes are kept", len(subject))
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"strings"
 	"sync"
 	"time"
 )
@@ -8,7 +9,8 @@ import (
 // Clients repeat what was refused many times a second; the log says it once a minute.
 const (
 	quietTime = time.Minute
-	maxQuiet  = 4096 // subjects remembered
+	maxQuiet  = 4096 // subjects remembered,
+	maxName   = 512  // in so many bytes each: clients choose names of groups
 )
 
 // A rateLimit decides which repetitions are logged.
@@ -19,6 +21,7 @@ type rateLimit struct {
 
 // allow reports whether subject was not allowed within the last minute.
 func (r *rateLimit) allow(subject string) bool {
+	subject = strings.Clone(subject[:min(len(subject), maxName)])
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
