@@ -122,10 +122,10 @@ func TestBatchSizeRefusesLengthsThatCannotBe(t *testing.T) {
 
 func TestBaseOffsetOfWhatIsTooShortIsNone(t *testing.T) {
 	b := []byte{0, 0, 0, 0, 0, 0, 1, 2, 9}
-	if got := kafka.BaseOffset(b); got != 258 {
+	if got := BaseOffset(b); got != 258 {
 		t.Errorf("offset %d, want 258", got)
 	}
-	if got := kafka.BaseOffset(b[:7]); got != -1 {
+	if got := BaseOffset(b[:7]); got != -1 {
 		t.Errorf("offset %d, want -1", got)
 	}
 }
