@@ -23,7 +23,7 @@ import (
 // quick is a timing under which everything happens within a test.
 var quick = keyring.Timing{
 	Epoch: 800 * time.Millisecond, Lead: 200 * time.Millisecond,
-	PrekeyRotation: 500 * time.Millisecond, PrekeyGrace: 200 * time.Millisecond,
+	PrekeyRotation: 500 * time.Millisecond, PrekeyGrace: 500 * time.Millisecond,
 	Skew: 200 * time.Millisecond, Settle: 200 * time.Millisecond, Window: 600 * time.Millisecond,
 	HardCap: time.Minute, Offline: time.Hour, MaxEpoch: time.Minute,
 }

@@ -365,7 +365,7 @@ func TestSupersededPrekeysAreErased(t *testing.T) {
 		}
 		return true
 	})
-	if n := len(consumer.Snapshot().Prekeys); n == 0 || n > 4 {
+	if n := len(consumer.Snapshot().Prekeys); n == 0 || n > 6 {
 		t.Errorf("%d prekeys held", n)
 	}
 }

@@ -99,9 +99,11 @@ func (p *Producer) Activate(d *Draft, appended, now time.Time) error {
 		return fmt.Errorf("the broker's clock says %s, ours %s: %w; hint: synchronise the clocks, or check that %s has message.timestamp.type=LogAppendTime",
 			appended.UTC().Format(time.RFC3339Nano), now.UTC().Format(time.RFC3339Nano), abi.StatusClockSkew, GrantsTopic)
 	}
-	if !now.Before(d.UseBy) {
+	// Later than this, a recipient that rotated meanwhile may have erased the prekey that the
+	// grant is wrapped for (PROTOCOL.md §2.8.3): a suspended machine, or a slow cluster.
+	if now.Sub(d.Start) >= min(p.timing.PrekeyGrace, d.UseBy.Sub(d.Start)) {
 		d.wipe()
-		return fmt.Errorf("epoch %d: acknowledged after its end: %w", d.Epoch, abi.StatusUnavailable)
+		return fmt.Errorf("epoch %d: acknowledged too late, %v after the roster was read: %w", d.Epoch, now.Sub(d.Start), abi.StatusUnavailable)
 	}
 	for _, e := range d.epochs {
 		p.retire(e.topic)

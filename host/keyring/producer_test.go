@@ -39,6 +39,23 @@ func TestNothingIsLeasedWithoutAnAcknowledgedGrant(t *testing.T) {
 	}
 }
 
+// TestLateAcknowledgementStartsNothing: a recipient that rotated after the roster was read
+// keeps the old prekey for its grace, and no longer.
+func TestLateAcknowledgementStartsNothing(t *testing.T) {
+	for late, want := range map[time.Duration]bool{-time.Millisecond: true, 0: false} {
+		w, prod, _ := pair(t)
+		prod.sync()
+		drafts, _, err := prod.producer.Prepare([]string{"orders"}, prod.roster, w.now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.pass(w.timing.PrekeyGrace + late)
+		if err := prod.producer.Activate(drafts[0], w.now, w.now); (err == nil) != want || err != nil && !errors.Is(err, abi.StatusUnavailable) {
+			t.Errorf("acknowledged %v after the grace: %v", late, err)
+		}
+	}
+}
+
 func TestNothingIsLeasedAfterUseBy(t *testing.T) {
 	w, prod, _ := pair(t)
 	w.pass(2 * time.Hour)
