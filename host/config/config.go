@@ -99,7 +99,7 @@ func Read(path string) (*File, error) {
 		return nil, fmt.Errorf("configuration: %w\nhint: examples/sidecar has one to start from", err)
 	}
 	f := &File{Listen: "127.0.0.1:19092"}
-	err = yaml.NewDecoder(bytes.NewReader(raw), yaml.DisallowUnknownField()).Decode(f)
+	err = yaml.NewDecoder(bytes.NewReader(raw), yaml.DisallowUnknownField(), yaml.CustomUnmarshaler(duration)).Decode(f)
 	if err != nil && !errors.Is(err, io.EOF) { // EOF: an empty file
 		return nil, fmt.Errorf("configuration %s: %w\nhint: the keys are listed in examples/sidecar/README.md", path, err)
 	}
@@ -114,6 +114,17 @@ func Read(path string) (*File, error) {
 		return nil, fmt.Errorf("configuration %s: %w", path, err)
 	}
 	return f, nil
+}
+
+// duration reads "90s" or "3m". A number has no unit, and is refused.
+func duration(to *time.Duration, text []byte) error {
+	value := strings.Trim(strings.TrimSpace(string(text)), `"'`)
+	d, err := time.ParseDuration(value)
+	if err != nil {
+		return fmt.Errorf("%q is not a duration such as 500ms, 90s, 3m or 72h", value)
+	}
+	*to = d
+	return nil
 }
 
 func (f *File) check() error {
