@@ -39,7 +39,7 @@ func OpenStore(path string) (*Store, error) {
 	}
 	if err := lockFile(lock); err != nil {
 		lock.Close()
-		return nil, fmt.Errorf("state file %s is in use by another process: %w\nhint: give each process a state file (and a node) of its own", path, err)
+		return nil, fmt.Errorf("state file %s is in use by another process: %w\nhint: to renew its credential, stop that sidecar first; two sidecars are two nodes with a state file each", path, err)
 	}
 	s := &Store{path: resolved, lock: lock}
 	// A crash between write and rename leaves secrets in the temporary file.

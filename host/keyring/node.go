@@ -48,7 +48,7 @@ func (n *Node) Install(file []byte, now time.Time) error {
 	c := chain[0]
 	switch {
 	case c.Subject != publicOf(&n.seed):
-		return errors.New("credential: made for another identity key; hint: make a new signing request with this state file")
+		return errors.New("credential: made for another identity key")
 	case c.Roles.Has(wire.RoleIssuer):
 		return errors.New("credential: an issuer's certificate, not a node's")
 	case n.chain != nil && root != n.root:
@@ -87,7 +87,7 @@ func checkChain(chain []*wire.Credential, now time.Time) error {
 // It wraps abi.StatusNotEntitled.
 func (n *Node) Check(now time.Time) error {
 	if n.chain == nil {
-		return fmt.Errorf("no credential: %w; hint: enroll this node first", abi.StatusNotEntitled)
+		return fmt.Errorf("no credential: %w", abi.StatusNotEntitled)
 	}
 	return checkChain(n.chain, now)
 }
