@@ -3,7 +3,9 @@ package inspect
 import (
 	"encoding/pem"
 	"strings"
+	"time"
 
+	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
 	"github.com/wasm-e2ee/wasm-e2ee/host/keyring"
 )
 
@@ -22,7 +24,9 @@ func (p *printer) file(kind string, b []byte) (bool, error) {
 			return true, err
 		}
 		p.title("%s, signature verified", kind)
+		p.field("node", "%s", wire.NodeIDOf(csr.Subject))
 		p.field("subject", "%s", csr.Subject)
+		p.field("offline", "%s", time.Duration(csr.OfflineAllow)*time.Second)
 		p.field("roles", "%s", csr.Roles)
 		p.field("topics", "%s", list(csr.Topics, "none"))
 		p.field("groups", "%s", list(csr.Groups, "none"))

@@ -13,7 +13,7 @@ import (
 type demo struct {
 	Bootstrap string        `placeholder:"HOST:PORT" help:"A Kafka cluster to run on; default: one inside the process."`
 	Duration  time.Duration `default:"15s" help:"How long records flow."`
-	Module    string        `type:"path" help:"Which e2ee.wasm; default: the one beside this program."`
+	Module    string        `type:"path" placeholder:"FILE" help:"Which e2ee.wasm; default: the one beside this program."`
 }
 
 func (c *demo) Run(ctx context.Context) error {

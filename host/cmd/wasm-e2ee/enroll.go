@@ -15,28 +15,44 @@ import (
 )
 
 type enroll struct {
-	State      string        `required:"" type:"path" help:"The node's state file; made if missing."`
-	CSR        string        `name:"csr" type:"path" xor:"step" required:"" help:"First step: write a request here."`
-	Credential string        `type:"existingfile" xor:"step" required:"" help:"Second step: take this credential."`
+	State      string        `required:"" type:"path" placeholder:"FILE" help:"The node's state file; made if missing."`
+	CSR        string        `name:"csr" type:"path" xor:"step" required:"" placeholder:"FILE" help:"First step: write a request here."`
+	Credential string        `type:"path" xor:"step" required:"" placeholder:"FILE" help:"Second step: take this credential."`
 	Produce    []string      `placeholder:"TOPIC" help:"Topics to produce: a name, or a prefix that ends in *. May be repeated."`
 	Consume    []string      `placeholder:"TOPIC" help:"Topics to consume."`
 	Group      []string      `help:"Consumer groups of the applications behind this node; keys are erased as these groups commit."`
 	Offline    time.Duration `default:"72h" help:"How long this node may be offline and still read what was sealed meanwhile."`
 }
 
+// Run reads what it was given before it opens the state file: a mistake leaves nothing behind.
 func (c *enroll) Run() error {
-	store, err := agent.OpenStore(c.State)
+	if c.Credential != "" {
+		file, err := os.ReadFile(c.Credential)
+		if err != nil {
+			return err
+		}
+		if _, err := os.Stat(c.State); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%w\nhint: first make a request: wasm-e2ee enroll --state %s --csr node.csr …", err, c.State)
+		}
+		return withStore(c.State, func(store *agent.Store) error { return c.install(store, file) })
+	}
+	want, err := c.attributes()
 	if err != nil {
 		return err
 	}
-	if c.Credential != "" {
-		return errors.Join(c.install(store), store.Close())
-	}
-	return errors.Join(c.request(store), store.Close())
+	return withStore(c.State, func(store *agent.Store) error { return c.request(store, want) })
 }
 
-// request writes a CSR, for a new identity or the one that the state already has.
-func (c *enroll) request(store *agent.Store) error {
+func withStore(path string, f func(*agent.Store) error) error {
+	store, err := agent.OpenStore(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(store), store.Close())
+}
+
+// attributes is what the request asks for.
+func (c *enroll) attributes() (keyring.Attributes, error) {
 	want := keyring.Attributes{OfflineAllow: c.Offline}
 	for _, list := range []struct {
 		texts []string
@@ -45,7 +61,7 @@ func (c *enroll) request(store *agent.Store) error {
 		for _, text := range list.texts {
 			p, err := wire.ParsePattern(text)
 			if err != nil {
-				return err
+				return want, err
 			}
 			want.Roles |= list.role
 			if !slices.Contains(want.Topics, p) {
@@ -56,20 +72,25 @@ func (c *enroll) request(store *agent.Store) error {
 	for _, text := range c.Group {
 		p, err := wire.ParsePattern(text)
 		if err != nil {
-			return err
+			return want, err
 		}
 		want.Groups = append(want.Groups, p)
 	}
 	if want.Roles == 0 {
-		return errors.New("nothing asked for\nhint: --produce TOPIC, or --consume TOPIC --group GROUP, or both")
+		return want, errors.New("nothing asked for\nhint: --produce TOPIC, or --consume TOPIC --group GROUP, or both")
 	}
 	// A credential has one list of topics for all its roles.
 	if want.Roles.Has(wire.RoleProduce|wire.RoleConsume) && !sameTopics(c.Produce, c.Consume) {
-		return errors.New("one credential covers the same topics for both roles\nhint: name the same topics with --produce and --consume, or run one sidecar for each role")
+		return want, errors.New("one credential covers the same topics for both roles\nhint: name the same topics with --produce and --consume, or run one sidecar for each role")
 	}
 	if want.Roles.Has(wire.RoleConsume) && len(want.Groups) == 0 {
 		fmt.Fprintln(os.Stderr, "warning: no --group: keys are then erased by the hard cap alone (7 days), not as they are consumed")
 	}
+	return want, nil
+}
+
+// request writes a CSR, for a new identity or the one that the state already has.
+func (c *enroll) request(store *agent.Store, want keyring.Attributes) error {
 	state, err := load(store)
 	if errors.Is(err, fs.ErrNotExist) {
 		state, err = keyring.NewState(rand.Reader)
@@ -81,7 +102,7 @@ func (c *enroll) request(store *agent.Store) error {
 	if err := save(store, state); err != nil {
 		return err
 	}
-	if err := writeNew(c.CSR, state.Node().CSR(want), 0o644); err != nil {
+	if err := writePublic(c.CSR, state.Node().CSR(want)); err != nil {
 		return err
 	}
 	fmt.Printf("node %s: request in %s\nnext: where the realm is  wasm-e2ee realm issue --dir REALM --csr %s --out node.cred\n"+
@@ -90,19 +111,12 @@ func (c *enroll) request(store *agent.Store) error {
 }
 
 // install adopts the credential.
-func (c *enroll) install(store *agent.Store) error {
+func (c *enroll) install(store *agent.Store, file []byte) error {
 	state, err := load(store)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w\nhint: first make a request: wasm-e2ee enroll --state %s --csr node.csr …", err, c.State)
-	}
 	if err != nil {
 		return err
 	}
 	defer state.Wipe()
-	file, err := os.ReadFile(c.Credential)
-	if err != nil {
-		return err
-	}
 	if err := state.Node().Install(file, time.Now()); err != nil {
 		return fmt.Errorf("%s: %w\nhint: have the newest request of this node signed where its realm is: wasm-e2ee realm issue --csr FILE", c.Credential, err)
 	}

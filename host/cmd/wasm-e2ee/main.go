@@ -46,9 +46,13 @@ func main() {
 
 func run(ctx context.Context, args []string) int {
 	var c commands
+	helped := 0
+	if len(args) == 0 {
+		args, helped = []string{"--help"}, exitUsage
+	}
 	parser, err := kong.New(&c, kong.Name("wasm-e2ee"),
 		kong.Description("End-to-end encryption for Apache Kafka that applications do not notice."),
-		kong.BindTo(ctx, (*context.Context)(nil)))
+		kong.BindTo(ctx, (*context.Context)(nil)), kong.Exit(func(int) { os.Exit(helped) }))
 	if err != nil {
 		panic(err) // the command table is wrong: a bug
 	}

@@ -8,7 +8,7 @@ import (
 )
 
 type proxy struct {
-	Config string `required:"" type:"path" help:"YAML file; see examples/sidecar."`
+	Config string `required:"" type:"path" placeholder:"FILE" help:"YAML file; see examples/sidecar."`
 }
 
 func (c *proxy) Run(ctx context.Context) error {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -20,7 +21,7 @@ const (
 )
 
 type realmInit struct {
-	Dir        string `required:"" type:"path" help:"Directory for the realm's keys; made if missing, never overwritten."`
+	Dir        string `required:"" type:"path" placeholder:"DIR" help:"Directory for the realm's keys; made if missing, never overwritten."`
 	IssuerDays int    `default:"365" help:"Validity of the issuer's certificate."`
 }
 
@@ -59,9 +60,9 @@ func (c *realmInit) Run() error {
 }
 
 type realmIssue struct {
-	Dir           string        `required:"" type:"existingdir" help:"The realm's directory."`
-	CSR           string        `required:"" name:"csr" type:"existingfile" help:"The node's request."`
-	Out           string        `required:"" type:"path" help:"Where to write the credential."`
+	Dir           string        `required:"" type:"path" placeholder:"DIR" help:"The realm's directory."`
+	CSR           string        `required:"" name:"csr" type:"path" placeholder:"FILE" help:"The node's request."`
+	Out           string        `required:"" type:"path" placeholder:"FILE" help:"Where to write the credential; an older one is replaced."`
 	Days          float64       `default:"9" help:"Validity in days."`
 	DataNotBefore time.Duration `help:"The node gets no data older than this before now; 0 is no such limit."`
 }
@@ -97,7 +98,7 @@ func (c *realmIssue) Run() error {
 	if err != nil {
 		return err
 	}
-	if err := writeNew(c.Out, credential, 0o644); err != nil {
+	if err := writePublic(c.Out, credential); err != nil {
 		return err
 	}
 	fmt.Printf("node %s: %s\n  topics %s\n  groups %s\n  valid until %s\n  credential in %s\n",
@@ -118,8 +119,25 @@ func patterns(list []wire.Pattern) string {
 	return out
 }
 
-// writeNew writes a file that must not exist yet: keys and credentials are never replaced
-// by accident.
+// writePublic writes a request or a credential, which holds no secret. It replaces one of the
+// same kind, so that renewing is the same commands every time, and nothing else.
+func writePublic(path string, b []byte) error {
+	old, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return writeNew(path, b, 0o644)
+	}
+	if err != nil {
+		return err
+	}
+	kind, _, _ := bytes.Cut(b, []byte("\n"))
+	if !bytes.HasPrefix(old, append(kind, '\n')) {
+		return fmt.Errorf("%s exists and is something else\nhint: it is not overwritten; name another file", path)
+	}
+	return os.WriteFile(path, b, 0o644)
+}
+
+// writeNew writes a file that must not exist yet: a private key is never replaced by
+// accident.
 func writeNew(path string, b []byte, mode fs.FileMode) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if errors.Is(err, fs.ErrExist) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"os"
 
@@ -9,7 +10,7 @@ import (
 )
 
 type test struct {
-	Module  string `arg:"" type:"existingfile" help:"The module to prove."`
+	Module  string `arg:"" type:"path" help:"The module to prove."`
 	Verbose bool   `short:"v" help:"Name the checks that passed too."`
 }
 
@@ -18,6 +19,7 @@ func (c *test) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	fmt.Printf("%s: %d bytes, sha256 %x; this takes some 10 s\n", c.Module, len(module), sha256.Sum256(module))
 	passed, failed := 0, 0
 	err = conformance.Run(ctx, module, func(name string, err error) {
 		if err != nil {
@@ -30,6 +32,8 @@ func (c *test) Run(ctx context.Context) error {
 			fmt.Printf("ok    %s\n", name)
 		}
 	})
-	fmt.Printf("%d passed, %d failed\n", passed, failed)
+	if passed+failed > 0 {
+		fmt.Printf("%d passed, %d failed\n", passed, failed)
+	}
 	return err
 }

@@ -11,7 +11,7 @@ import (
 )
 
 type version struct {
-	Module string `type:"path" help:"Which e2ee.wasm to show; default: the one beside this program."`
+	Module string `type:"path" placeholder:"FILE" help:"Which e2ee.wasm to show; default: the one beside this program."`
 }
 
 func (c *version) Run() error {
