@@ -77,7 +77,7 @@ func TestMistakesAreNamed(t *testing.T) {
 		least + "sasl: {mechanism: PLAIN}\n":               "sasl needs",
 		least + "timing: {epoch: 10s}\n":                   "lead",
 		least + "timing: {epoch: soon}\n":                  `"soon" is not a duration`,
-		least + "produce_wait: 8\n":                       `"8" is not a duration`,
+		least + "produce_wait: 8\n":                        `"8" is not a duration`,
 		least + "produce_wait: -1s\n":                      "produce_wait",
 		least + "log: {format: xml}\n":                     "xml",
 		least + "log: {level: loud}\n":                     "loud",
