@@ -127,14 +127,14 @@ func (a *Agent) open(ctx context.Context) (err error) {
 	if err := ensureTopics(ctx, a.cl, controlTopics(a.cfg.GrantsRetention), a.need); err != nil {
 		return err
 	}
-	if a.rosterLog, err = newReader(a.cfg.Kafka, a.cl, rosterTopic, 0, 0, a.log); err != nil {
+	if a.rosterLog, err = newReader(a.cfg.Kafka, a.cl, rosterTopic, 0, 0, a.need, a.log); err != nil {
 		return err
 	}
 	from, err := a.grantsFrom(ctx)
 	if err != nil {
 		return err
 	}
-	a.grantsLog, err = newReader(a.cfg.Kafka, a.cl, grantsTopic, a.node.GrantPartition(), from, a.log)
+	a.grantsLog, err = newReader(a.cfg.Kafka, a.cl, grantsTopic, a.node.GrantPartition(), from, a.need, a.log)
 	return err
 }
 

@@ -3,11 +3,13 @@ package agent
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -127,6 +129,35 @@ func TestNothingIsGrantedBeforeTheCredentialIsOnTheRoster(t *testing.T) {
 	}
 	fault.Remove()
 	consumer.opens(producer.lease("orders"))
+}
+
+// A logBook collects what an agent logs.
+type logBook struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *logBook) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+func (l *logBook) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func TestUnreadableControlTopicIsLoggedWithTheACLs(t *testing.T) {
+	w := newWorld(t)
+	w.c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Count: -1, Topic: rosterTopic, Err: kerr.TopicAuthorizationFailed})
+	var log logBook
+	w.start(w.enrol(wire.RoleConsume, orders, billing), slow, func(c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	eventually(t, "a line that says what to allow", func() bool {
+		s := log.String()
+		return strings.Contains(s, "reading a control topic") && strings.Contains(s, "Read, Write, Describe") && strings.Contains(s, "hint: ")
+	})
 }
 
 func TestGrantWaitsForAClockThatIsBehind(t *testing.T) {

@@ -19,6 +19,7 @@ type reader struct {
 	partition int32
 	cl        *kgo.Client // consumes the partition
 	ask       *kgo.Client // is asked for its offsets
+	need      aclList     // what to say where reading is not allowed
 	log       *slog.Logger
 
 	mu    sync.Mutex
@@ -28,7 +29,7 @@ type reader struct {
 
 // newReader makes a reader that starts at offset from, or at the log's start where from is
 // no longer in the log.
-func newReader(operator []kgo.Opt, ask *kgo.Client, topic string, partition int32, from int64, log *slog.Logger) (*reader, error) {
+func newReader(operator []kgo.Opt, ask *kgo.Client, topic string, partition int32, from int64, need aclList, log *slog.Logger) (*reader, error) {
 	cl, err := newClient(operator,
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().At(from)}}),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
@@ -40,7 +41,7 @@ func newReader(operator []kgo.Opt, ask *kgo.Client, topic string, partition int3
 	if err != nil {
 		return nil, err
 	}
-	return &reader{topic: topic, partition: partition, cl: cl, ask: ask, log: log, next: from, moved: make(chan struct{})}, nil
+	return &reader{topic: topic, partition: partition, cl: cl, ask: ask, need: need, log: log, next: from, moved: make(chan struct{})}, nil
 }
 
 // run applies records in order until ctx ends. Apply gets data records only, and when they
@@ -51,8 +52,12 @@ func (r *reader) run(ctx context.Context, apply func(rec *kgo.Record, fetched ti
 		fetches := r.cl.PollRecords(ctx, 256) // so that next moves while a long log is read
 		fetched := time.Now()
 		for _, e := range fetches.Errors() {
-			if !errors.Is(e.Err, context.Canceled) && quiet.allow(e.Err.Error(), 1) {
-				r.log.Warn("reading a control topic", "topic", r.topic, "partition", r.partition, "err", e.Err)
+			err := e.Err
+			if unauthorized(err) {
+				err = r.need.refused(err)
+			}
+			if !errors.Is(err, context.Canceled) && quiet.allow(err.Error(), 1) {
+				r.log.Warn("reading a control topic", "topic", r.topic, "partition", r.partition, "err", err)
 			}
 		}
 		last := int64(-1)
