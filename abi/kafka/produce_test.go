@@ -3,12 +3,10 @@ package kafka_test
 import (
 	"bytes"
 	"errors"
-	"strings"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/wasm-e2ee/wasm-e2ee/abi"
 	"github.com/wasm-e2ee/wasm-e2ee/abi/kafka"
 )
 
@@ -230,14 +228,4 @@ func sameNullable(got []byte, want *string) bool {
 		return got == nil
 	}
 	return got != nil && string(got) == *want
-}
-
-func TestProduceToANameThatNoTopicHasIsMalformed(t *testing.T) {
-	for _, size := range []int{abi.MaxTopicLen, abi.MaxTopicLen + 1} {
-		q := &kafka.ProduceRequest{Version: 9, Acks: -1, Topics: []kafka.ProduceTopic{{Name: strings.Repeat("x", size)}}}
-		_, err := kafka.ParseProduceRequest(9, q.Append(nil))
-		if refused := errors.Is(err, kafka.ErrFrame); refused != (size > abi.MaxTopicLen) {
-			t.Errorf("%d bytes: %v", size, err)
-		}
-	}
 }

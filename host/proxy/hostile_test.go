@@ -50,6 +50,7 @@ func TestGarbageClosesItsOwnConnectionOnly(t *testing.T) {
 		{"old Produce", formatter.AppendRequest(nil, old, 1), []string{"api=Produce", "version=2", "unsupported version"}},
 		{"new Fetch", formatter.AppendRequest(nil, &fetch, 1), []string{"api=Fetch", "version=99", "unsupported version"}},
 		{"cut Produce", cutProduce(), []string{"api=Produce", "version=9", "malformed frame"}},
+		{"long name", formatter.AppendRequest(nil, produceRequest(9, -1, strings.Repeat("x", abi.MaxTopicLen+1), batchOf("x")), 1), []string{"api=Produce", "topic name of 250 bytes"}},
 		{"wrong batch", formatter.AppendRequest(nil, produceRequest(9, -1, "orders", []byte("no batch")), 1), []string{"api=Produce", "version=9", "malformed batch"}},
 	} {
 		raw := dialRaw(r)

@@ -37,6 +37,11 @@ func (c *conn) produce(f *frame, h kafka.RequestHeader) error {
 	if err != nil {
 		return &violation{"client", "Produce", h.Version, err}
 	}
+	for i := range r.Topics {
+		if n := len(r.Topics[i].Name); n > abi.MaxTopicLen {
+			return &violation{"client", "Produce", h.Version, fmt.Errorf("topic name of %d bytes: %w", n, kafka.ErrFrame)}
+		}
+	}
 	work, refused := c.sealings(r)
 	if err := c.sealAll(work); err != nil {
 		return err
