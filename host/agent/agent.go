@@ -81,6 +81,7 @@ type Agent struct {
 	grantsEnd  shared
 	retention  map[string]time.Time // when the retention of a topic was asked; the progress loop's own
 	rosterRead time.Time            // when an end offset was asked that the roster was read to; the grants reader's own
+	idleGrant  time.Time            // when a grant was last written that began nothing; the flight's own
 	saves      sync.Mutex           // one save at a time, so that an older state never replaces a newer
 	saved      uint64               // version on disk; guarded by saves
 	flights    flights
@@ -203,6 +204,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	wg.Go(func() { a.grantsLog.run(a.ctx, a.applyGrant) })
 	wg.Go(func() { a.publishing(scaled(time.Second, t.PrekeyRotation/4)) })
 	wg.Go(func() { a.every(scaled(time.Second, t.Window/4), a.save) })
+	wg.Go(a.watchCredential)
 	if a.node.HasRole(wire.RoleProduce) {
 		wg.Go(func() { a.rotating(scaled(time.Second, t.Lead/4)) })
 		wg.Go(func() { a.every(scaled(15*time.Second, t.Epoch/2), a.watchPolicies) })

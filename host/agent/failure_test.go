@@ -256,6 +256,16 @@ func TestClockSkewIsRefused(t *testing.T) {
 	producer := w.start(w.enrol(wire.RoleProduce, orders, nil), slow, func(c *Config) { c.Timing.Skew = time.Second }).ready()
 	off.Store(int64(3 * time.Second))
 	endsWithHint(t, producer.leaseError("orders", abi.StatusClockSkew), "orders")
+	// A client that tries again at once fills neither the topic nor the log.
+	began := time.Now()
+	for time.Since(began) < 1500*time.Millisecond {
+		producer.leaseError("orders", abi.StatusClockSkew)
+	}
+	for _, p := range w.c.PartitionInfos(grantsTopic) {
+		if p.HighWatermark > 4 {
+			t.Errorf("partition %d of the grants topic holds %d records that began nothing", p.Partition, p.HighWatermark)
+		}
+	}
 	off.Store(0)
 	producer.lease("orders")
 }

@@ -72,6 +72,10 @@ func (a *Agent) rotating(period time.Duration) {
 	})
 }
 
+// idleSpacer is the least time from a grant that began nothing to the next. Clients try
+// again at once, and each attempt is a record in every partition (PROTOCOL.md §2.15).
+const idleSpacer = time.Second
+
 // restart ends the producing instance (PROTOCOL.md §2.7.3).
 func (a *Agent) restart() {
 	a.mu.Lock()
@@ -171,6 +175,10 @@ func (a *Agent) fly(f *flight) {
 		fail(topics, fmt.Errorf("%w: this node's credential is not on the roster yet\nhint: the log says what keeps it from writing to topic %s", abi.StatusUnavailable, rosterTopic))
 		return
 	}
+	select {
+	case <-time.After(time.Until(a.idleGrant.Add(idleSpacer))):
+	case <-ctx.Done():
+	}
 	if err := a.rosterLog.catchUp(ctx); err != nil {
 		fail(topics, unavailable(a.refusedOr(err)))
 		return
@@ -186,6 +194,7 @@ func (a *Agent) fly(f *flight) {
 	maps.Copy(f.errs, refused)
 	for i, d := range drafts {
 		if err := a.grant(d); err != nil {
+			a.idleGrant = time.Now()
 			// The headers are a chain: what follows one that may be missing starts anew.
 			if !errors.Is(err, abi.StatusClockSkew) {
 				a.restart()

@@ -96,8 +96,8 @@ func (p *Producer) Activate(d *Draft, appended, now time.Time) error {
 	delete(p.pending, d)
 	if !appended.IsZero() && (appended.Before(d.Start.Add(-p.timing.Skew)) || appended.After(now.Add(p.timing.Skew))) {
 		d.wipe()
-		return fmt.Errorf("the broker's clock says %s, ours %s: %w; hint: synchronise the clocks, or check that %s has message.timestamp.type=LogAppendTime",
-			appended.UTC().Format(time.RFC3339Nano), now.UTC().Format(time.RFC3339Nano), abi.StatusClockSkew, GrantsTopic)
+		return fmt.Errorf("the broker's clock is %v from ours: %w; hint: synchronise the clocks, or check that %s has message.timestamp.type=LogAppendTime",
+			appended.Sub(now).Round(time.Second), abi.StatusClockSkew, GrantsTopic)
 	}
 	// Later than this, a recipient that rotated meanwhile may have erased the prekey that the
 	// grant is wrapped for (PROTOCOL.md §2.8.3): a suspended machine, or a slow cluster.
