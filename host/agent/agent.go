@@ -180,6 +180,7 @@ func (a *Agent) grantsFrom(ctx context.Context) (int64, error) {
 	next := a.consumer.GrantsNext()
 	if next > end {
 		a.log.Warn("the grants topic is shorter than what this node has read: reading it again from its start", "next", next, "end", end)
+		a.consumer.RestartGrants(start)
 		return start, nil
 	}
 	return max(next, start), nil

@@ -53,6 +53,17 @@ func (c *Consumer) NoteGrants(next int64) {
 	}
 }
 
+// RestartGrants says that the own partition was made anew and is read from start: the place
+// that the state remembers is in a log that is gone, and so are the ends that superseded
+// prekeys wait for.
+func (c *Consumer) RestartGrants(start int64) {
+	c.state.grantsNext = start
+	for _, p := range c.state.prekeys {
+		p.mark = -1
+	}
+	c.state.version++
+}
+
 // ApplyGrant verifies one record of the own partition of GrantsTopic and keeps the topic
 // secrets that it brings (PROTOCOL.md §2.8.2). kids are those that became readable.
 // ErrUnknownCredential: read the roster to its end and apply once more. Other errors are

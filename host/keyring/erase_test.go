@@ -423,6 +423,30 @@ func TestPrekeyGoesWhenReadBackGraceAndReaderAllow(t *testing.T) {
 	}
 }
 
+// TestPrekeyWaitsForTheReaderOfANewLog: offsets of a grants topic that was deleted say
+// nothing about the one that took its place.
+func TestPrekeyWaitsForTheReaderOfANewLog(t *testing.T) {
+	w, _, cons := pair(t)
+	old := cons.consumer.newest()
+	cons.consumer.NoteGrants(1000)
+	w.pass(w.timing.PrekeyRotation)
+	cons.publish()
+	cons.consumer.RestartGrants(0)
+	w.pass(w.timing.PrekeyGrace)
+	cons.consumer.NoteGrantsEnd(5, w.now)
+	if cons.consumer.Tick(w.now); old.seed == (secretKey{}) {
+		t.Error("erased although its grants were not read")
+	}
+	cons.consumer.NoteGrants(5)
+	if cons.consumer.Tick(w.now); old.seed != (secretKey{}) {
+		t.Error("not erased once they were")
+	}
+	again := cons.restart()
+	if got := again.consumer.GrantsNext(); got != 5 {
+		t.Errorf("reads on from %d", got)
+	}
+}
+
 func TestPrekeysRotateAndGenerationsGrow(t *testing.T) {
 	w, _, cons := pair(t)
 	if cons.consumer.PrekeyDue(w.now) {
