@@ -12,13 +12,15 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/wasm-e2ee/wasm-e2ee/host/keyring"
 )
 
 // The control topics (PROTOCOL.md §2.2).
 const (
-	rosterTopic     = "_e2ee.roster"
-	grantsTopic     = "_e2ee.grants"
-	grantPartitions = 16
+	rosterTopic     = keyring.RosterTopic
+	grantsTopic     = keyring.GrantsTopic
+	grantPartitions = keyring.GrantPartitions
 
 	// minMessage must hold the largest control record (512 KiB, PROTOCOL.md §2.15).
 	minMessage = 1 << 20
