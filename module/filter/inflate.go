@@ -28,7 +28,8 @@ var errTooLarge = errors.New("decompressed section exceeds the cap")
 // errCompressed says that bytes are not what their codec makes.
 var errCompressed = errors.New("malformed compressed section")
 
-// limit sets the cap in bytes on one decompressed section.
+// limit sets the cap in bytes on one decompressed section. A zstd frame without its length
+// may not claim a larger window either: 128 MiB covers every level of Kafka's.
 func (x *inflater) limit(max int) bool {
 	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
 		zstd.WithDecoderMaxMemory(uint64(max)))
