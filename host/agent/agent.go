@@ -125,7 +125,7 @@ func (a *Agent) open(ctx context.Context) (err error) {
 	if err := ping(ctx, a.cl); err != nil {
 		return err
 	}
-	if err := ensureTopics(ctx, a.cl, controlTopics(a.cfg.GrantsRetention), a.need); err != nil {
+	if err := ensureTopics(ctx, a.cl, controlTopics(a.cfg.GrantsRetention), a.need, a.log); err != nil {
 		return err
 	}
 	if a.rosterLog, err = newReader(a.cfg.Kafka, a.cl, rosterTopic, 0, 0, a.need, a.log); err != nil {
@@ -331,7 +331,7 @@ func (a *Agent) refuse(rec *kgo.Record, err error) {
 
 func (a *Agent) logStart() {
 	t, c := a.cfg.Timing, a.node.Credential()
-	a.log.Info("agent started", "node", c.Node, "roles", c.Roles, "topics", c.Topics, "groups", c.Groups, "credential_ends", time.UnixMilli(int64(c.NotAfter)).UTC(), "period", t.P())
+	a.log.Info("agent started", "node", c.Node, "roles", c.Roles, "topics", c.Topics, "groups", c.Groups, "credential_ends", time.UnixMilli(int64(c.NotAfter)).UTC())
 	if c.Roles.Has(wire.RoleConsume) && len(c.Groups) == 0 {
 		a.log.Warn("the credential lists no consumer group: topic secrets are erased by the hard cap only", "hard_cap", t.HardCap)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
@@ -50,7 +51,7 @@ func controlTopics(grantsRetention time.Duration) []controlTopic {
 
 // ensureTopics creates the control topics where they are missing, waits for their leaders,
 // and checks what already exists. Refused for want of ACLs, its error lists need.
-func ensureTopics(ctx context.Context, cl *kgo.Client, topics []controlTopic, need aclList) error {
+func ensureTopics(ctx context.Context, cl *kgo.Client, topics []controlTopic, need aclList, log *slog.Logger) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout, errors.New("no answer within 15s"))
 	defer cancel()
 	adm := kadm.NewClient(cl)
@@ -72,6 +73,9 @@ func ensureTopics(ctx context.Context, cl *kgo.Client, topics []controlTopic, ne
 		}
 	}
 	for _, t := range topics {
+		if created[t.name] {
+			log.Info("control topic created", "topic", t.name, "partitions", t.partitions, "replicas", len(details[t.name].Partitions[0].Replicas))
+		}
 		if n := len(details[t.name].Partitions); n != int(t.partitions) {
 			return fmt.Errorf("topic %s has %d partitions instead of %d\nhint: delete it while no node runs, and let the agent create it", t.name, n, t.partitions)
 		}

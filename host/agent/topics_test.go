@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"strings"
 	"testing"
@@ -40,10 +41,14 @@ func client(t *testing.T, c *kfake.Cluster, opts ...kgo.Opt) *kgo.Client {
 func TestControlTopicsAreCreatedAsTheProtocolWants(t *testing.T) {
 	c := cluster(t)
 	cl := client(t, c)
+	var log logBook
 	for range 2 { // the second time they exist
-		if err := ensureTopics(t.Context(), cl, controlTopics(8*24*time.Hour), nil); err != nil {
+		if err := ensureTopics(t.Context(), cl, controlTopics(8*24*time.Hour), nil, slog.New(slog.NewTextHandler(&log, nil))); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if s := log.String(); strings.Count(s, "control topic created") != 2 {
+		t.Errorf("what was created is not said, or said again:\n%s", s)
 	}
 	for topic, want := range map[string]struct {
 		partitions int
@@ -83,7 +88,7 @@ func TestWrongControlTopicsAreRefused(t *testing.T) {
 			if err := c.CreateTopic(tc.topic, tc.partitions, tc.configs); err != nil {
 				t.Fatal(err)
 			}
-			err := ensureTopics(t.Context(), client(t, c), good, nil)
+			err := ensureTopics(t.Context(), client(t, c), good, nil, slog.Default())
 			if err == nil || !strings.Contains(err.Error(), tc.want) || !strings.Contains(err.Error(), "\nhint: ") {
 				t.Fatalf("error %v, want it to say %q and end with a hint", err, tc.want)
 			}
@@ -118,7 +123,7 @@ func TestMissingACLsAreListed(t *testing.T) {
 				}
 			}
 			cl := client(t, c, kgo.SASL(plain.Auth{User: "agent", Pass: "secret"}.AsMechanism()))
-			err := ensureTopics(t.Context(), cl, controlTopics(time.Hour), aclsFor(credential))
+			err := ensureTopics(t.Context(), cl, controlTopics(time.Hour), aclsFor(credential), slog.Default())
 			if err == nil || !unauthorized(err) {
 				t.Fatalf("error %v, want one for want of authorisation", err)
 			}
