@@ -142,6 +142,21 @@ func TestCommitInsideABatchKeepsItsKey(t *testing.T) {
 	eventually(t, "erased once the batch was read", func() bool { return consumer.hasErased(l.Kid) })
 }
 
+func TestScanOfALogThatWasCutEndsAtOnce(t *testing.T) {
+	w := newWorld(t)
+	end := w.send(0, []byte("x"))
+	began := time.Now()
+	if _, _, err := scan(t.Context(), w.kafka, "orders", 0, 0, end+1); err == nil {
+		t.Error("no error")
+	}
+	if took := time.Since(began); took > scanTimeout/3 {
+		t.Errorf("took %v", took)
+	}
+	if _, _, err := scan(t.Context(), w.kafka, "orders", 0, 0, end); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestMarkersAndAbortedValuesDoNotHoldKeysForEver(t *testing.T) {
 	w := newWorld(t)
 	consumer := w.start(w.enrol(wire.RoleConsume, orders, billing), brief).ready()

@@ -32,6 +32,15 @@ func scan(ctx context.Context, operator []kgo.Opt, topic string, partition int32
 		return nil, false, err
 	}
 	defer cl.Close()
+	// A log that was cut, or made anew, never reaches to again: waiting for it would take
+	// the time of other topics' scans.
+	end, err := listOffset(ctx, cl, topic, partition, listEnd)
+	if err == nil && end < to {
+		err = fmt.Errorf("topic %s, partition %d: the log ends at offset %d, and reached %d before", topic, partition, end, to)
+	}
+	if err != nil {
+		return nil, false, err
+	}
 	kids = make(map[abi.Kid]bool)
 	for next := from; next < to && !inside; {
 		fetches := cl.PollFetches(ctx)
