@@ -324,6 +324,10 @@ func (a *Agent) warn(message string, err error, args ...any) {
 
 // refuse logs a record that somebody wrote and this node does not take.
 func (a *Agent) refuse(rec *kgo.Record, err error) {
+	if errors.Is(err, keyring.ErrOtherRealm) {
+		a.log.Debug("control record passed over", "topic", rec.Topic, "partition", rec.Partition, "offset", rec.Offset, "err", err)
+		return
+	}
 	if err != nil && a.ctx.Err() == nil && a.quiet.allow("refused "+rec.Topic, 10) {
 		a.log.Warn("control record refused", "topic", rec.Topic, "partition", rec.Partition, "offset", rec.Offset, "err", err)
 	}

@@ -45,6 +45,14 @@ func newWorld(t *testing.T, opts ...kfake.Opt) *world {
 	t.Helper()
 	t.Parallel()
 	c := cluster(t, opts...)
+	w := &world{t: t, c: c, issuer: newIssuer(t), kafka: []kgo.Opt{kgo.SeedBrokers(c.ListenAddrs()...)}}
+	w.topic("orders", nil)
+	return w
+}
+
+// newIssuer makes a realm.
+func newIssuer(t *testing.T) *keyring.Issuer {
+	t.Helper()
 	root, err := keyring.NewRealm(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -54,9 +62,7 @@ func newWorld(t *testing.T, opts ...kfake.Opt) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, c: c, issuer: issuer, kafka: []kgo.Opt{kgo.SeedBrokers(c.ListenAddrs()...)}}
-	w.topic("orders", nil)
-	return w
+	return issuer
 }
 
 func (w *world) topic(name string, configs map[string]string) {

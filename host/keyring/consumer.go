@@ -114,7 +114,7 @@ func (c *Consumer) verifyGrant(partition int32, key, value []byte, r *Roster, no
 	case !bytes.Equal(key, h.Key()) || int32(g.Partition) != partition:
 		return nil, fmt.Errorf("a grant in another's place: %w", wire.ErrMalformed)
 	case h.Realm != c.state.node.Realm():
-		return nil, fmt.Errorf("a grant of realm %v: %w", h.Realm, ErrUnauthentic)
+		return nil, fmt.Errorf("a grant of realm %v: %w", h.Realm, ErrOtherRealm)
 	case h.Start > unixMs(now.Add(c.timing.Skew)):
 		return nil, fmt.Errorf("a grant that starts in the future; hint: compare the clocks: %w", abi.StatusClockSkew)
 	case h.UseBy-h.Start > uint64(c.timing.MaxEpoch.Milliseconds()):

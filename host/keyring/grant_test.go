@@ -169,7 +169,7 @@ func TestGrantsThatAreNotRightAreRefused(t *testing.T) {
 		"another's credential":    {other, func(g *wire.Grant) { g.Header.Credential = other.state.Node().Credential().Serial }, ErrUnauthentic},
 		"unknown credential":      {prod, func(g *wire.Grant) { g.Header.Credential[0] ^= 1 }, ErrUnknownCredential},
 		"topic not covered":       {prod, func(g *wire.Grant) { g.Header.Topics[0].Name = "payments" }, abi.StatusNotEntitled},
-		"another realm":           {prod, func(g *wire.Grant) { g.Header.Realm[0] ^= 1 }, ErrUnauthentic},
+		"another realm":           {prod, func(g *wire.Grant) { g.Header.Realm[0] ^= 1 }, ErrOtherRealm},
 		"starts in the future":    {prod, func(g *wire.Grant) { g.Header.Start += ms(time.Hour); g.Header.UseBy += ms(time.Hour) }, abi.StatusClockSkew},
 		"lasts for days":          {prod, func(g *wire.Grant) { g.Header.UseBy += ms(25 * time.Hour) }, abi.StatusNotEntitled},
 		"before its credential":   {prod, func(g *wire.Grant) { g.Header.Start -= ms(time.Hour) }, abi.StatusNotEntitled},

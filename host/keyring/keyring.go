@@ -38,6 +38,9 @@ var (
 	ErrUnknownCredential = errors.New("signer's credential is not on the roster")
 	// ErrUnauthentic says that a signature, commitment or wrap does not verify.
 	ErrUnauthentic = errors.New("authentication failed")
+	// ErrOtherRealm says that a grant is made in another realm. Realms that share a cluster
+	// share its control topics, so that this is ordinary.
+	ErrOtherRealm = errors.New("made in another realm")
 	// ErrRollback says that a record is older than one seen before it. That is ordinary
 	// while the roster is read from its start, because the high-water marks outlive the
 	// process, and worth a warning after that.
