@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"errors"
 	"io"
+	"slices"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
@@ -32,7 +33,7 @@ var errCompressed = errors.New("malformed compressed section")
 // may not claim a larger window either: 128 MiB covers every level of Kafka's.
 func (x *inflater) limit(max int) bool {
 	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-		zstd.WithDecoderMaxMemory(uint64(max)))
+		zstd.WithDecoderMaxMemory(uint64(max)), zstd.WithDecodeAllCapLimit(true))
 	if err != nil {
 		return false
 	}
@@ -43,24 +44,32 @@ func (x *inflater) limit(max int) bool {
 	return true
 }
 
-// all decompresses all of b. It answers abi.StatusTooLarge beyond the cap, and never holds
-// much more than it; abi.StatusMalformed where b is not what the codec makes.
-func (x *inflater) all(codec kafka.Codec, b []byte) ([]byte, abi.Status) {
+// plausible is what a sealed section of n records can inflate to at most, in bytes, where a
+// broker made size bytes of it: no codec shrinks ciphertext, and the stubs are small. A bomb
+// costs no more memory than that.
+func plausible(size int, n int32) int { return 2*size + 16*int(n) + 1024 }
+
+// all decompresses all of b. It answers abi.StatusTooLarge beyond most bytes or the cap, and
+// never holds much more than that; abi.StatusMalformed where b is not what the codec makes.
+func (x *inflater) all(codec kafka.Codec, b []byte, most int) ([]byte, abi.Status) {
+	most = min(most, x.max)
 	var err error
 	switch codec {
 	case kafka.CodecGzip:
-		err = x.gunzip(b)
+		err = x.gunzip(b, most)
 	case kafka.CodecSnappy:
-		x.out, err = appendSnappy(x.out[:0], b, x.max)
+		x.out, err = appendSnappy(x.out[:0], b, most)
 	case kafka.CodecLZ4:
-		x.out, err = appendLZ4(x.out[:0], b, x.max)
+		x.out, err = appendLZ4(x.out[:0], b, most)
 	case kafka.CodecZstd:
-		x.out, err = x.zstd.DecodeAll(b, x.out[:0])
+		// The decoder writes up to the capacity, and never allocates more.
+		x.out = slices.Grow(x.out[:0], most)
+		x.out, err = x.zstd.DecodeAll(b, x.out[:0:most])
 	default:
 		return nil, abi.StatusUnsupportedCodec
 	}
 	switch {
-	case err == nil && len(x.out) <= x.max:
+	case err == nil && len(x.out) <= most:
 		return x.out, abi.StatusOK
 	case err == nil, errors.Is(err, errTooLarge),
 		errors.Is(err, zstd.ErrDecoderSizeExceeded), errors.Is(err, zstd.ErrWindowSizeExceeded):
@@ -69,20 +78,20 @@ func (x *inflater) all(codec kafka.Codec, b []byte) ([]byte, abi.Status) {
 	return nil, abi.StatusMalformed
 }
 
-func (x *inflater) gunzip(b []byte) error {
+func (x *inflater) gunzip(b []byte, most int) error {
 	x.out = x.out[:0]
 	x.src.Reset(b)
 	if err := x.gzip.Reset(&x.src); err != nil {
 		return err
 	}
 	for {
-		if len(x.out) > x.max {
+		if len(x.out) > most {
 			return errTooLarge
 		}
 		if len(x.out) == cap(x.out) {
 			x.out = append(x.out, 0)[:len(x.out)]
 		}
-		n, err := x.gzip.Read(x.out[len(x.out):min(cap(x.out), x.max+1)])
+		n, err := x.gzip.Read(x.out[len(x.out):min(cap(x.out), most+1)])
 		x.out = x.out[:len(x.out)+n]
 		if err == io.EOF {
 			return nil

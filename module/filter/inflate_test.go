@@ -36,13 +36,13 @@ func TestEachCodecInflatesWhatOthersDeflate(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, s := x.all(c.codec, b)
+			got, s := x.all(c.codec, b, 1<<30)
 			if s != abi.StatusOK || !bytes.Equal(got, plain) {
 				t.Fatalf("%s of %d bytes: %v", name, len(plain), s)
 			}
 			for range 3 {
 				n := rapid.IntRange(0, len(b)-1).Draw(t, "cut")
-				if got, s := x.all(c.codec, b[:n]); s == abi.StatusOK && bytes.Equal(got, plain) {
+				if got, s := x.all(c.codec, b[:n], 1<<30); s == abi.StatusOK && bytes.Equal(got, plain) {
 					t.Fatalf("%s: %d of %d bytes were enough", name, n, len(b))
 				}
 			}
@@ -60,10 +60,10 @@ func TestTheCapIsExact(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, s := newInflater(t, len(plain)).all(c.codec, b); s != abi.StatusOK {
+		if _, s := newInflater(t, len(plain)).all(c.codec, b, 1<<30); s != abi.StatusOK {
 			t.Errorf("%s at the cap: %v", name, s)
 		}
-		if _, s := newInflater(t, len(plain)-1).all(c.codec, b); s != abi.StatusTooLarge {
+		if _, s := newInflater(t, len(plain)-1).all(c.codec, b, 1<<30); s != abi.StatusTooLarge {
 			t.Errorf("%s one byte beyond the cap: %v", name, s)
 		}
 	}
@@ -82,7 +82,7 @@ func TestBombsAreRefusedInBoundedMemory(t *testing.T) {
 		x := newInflater(t, limit)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		_, s := x.all(c.codec, b)
+		_, s := x.all(c.codec, b, 1<<30)
 		runtime.ReadMemStats(&after)
 		if s != abi.StatusTooLarge {
 			t.Errorf("%s: %v", name, s)
@@ -93,8 +93,25 @@ func TestBombsAreRefusedInBoundedMemory(t *testing.T) {
 	}
 	// A frame that lies about its length.
 	lie := binary.AppendUvarint(nil, 1<<32-1)
-	if _, s := newInflater(t, limit).all(kafka.CodecSnappy, append(lie, 0, 'a')); s != abi.StatusTooLarge {
+	if _, s := newInflater(t, limit).all(kafka.CodecSnappy, append(lie, 0, 'a'), 1<<30); s != abi.StatusTooLarge {
 		t.Errorf("snappy's length: %v", s)
+	}
+}
+
+// TestABombCostsNoMoreThanASealedBatchCould has a cap that the bomb stays under.
+func TestABombCostsNoMoreThanASealedBatchCould(t *testing.T) {
+	for _, name := range []string{"gzip", "snappy", "lz4", "zstd"} {
+		b, err := compressors[name].fn(make([]byte, 64<<20))
+		if err != nil {
+			t.Fatal(err)
+		}
+		x := newInflater(t, 128<<20)
+		if _, s := x.all(compressors[name].codec, b, plausible(len(b), 1)); s != abi.StatusTooLarge {
+			t.Errorf("%s: %v", name, s)
+		}
+		if most := 4 * (plausible(len(b), 1) + 64<<10); cap(x.out) > most {
+			t.Errorf("%s: %d bytes held for %d compressed", name, cap(x.out), len(b))
+		}
 	}
 }
 
@@ -119,7 +136,7 @@ func TestInflatingStartsNoGoroutine(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := runtime.NumGoroutine()
-		x.all(c.codec, b)
+		x.all(c.codec, b, 1<<30)
 		if n := runtime.NumGoroutine(); n > before {
 			t.Errorf("%s: %d goroutines more", name, n-before)
 		}
@@ -184,7 +201,7 @@ func FuzzInflate(f *testing.F) {
 	const limit = 1 << 16
 	x := newInflater(f, limit)
 	f.Fuzz(func(t *testing.T, codec uint8, b []byte) {
-		got, s := x.all(kafka.Codec(codec), b)
+		got, s := x.all(kafka.Codec(codec), b, 1<<30)
 		if len(got) > limit || cap(x.out) > 4*limit {
 			t.Fatalf("%d bytes under a cap of %d, %d held", len(got), limit, cap(x.out))
 		}

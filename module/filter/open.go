@@ -41,7 +41,7 @@ func (f *Filter) open(buf []byte, n int, topic []byte, partition int32) (abi.Res
 	}
 	inflated := h.Codec() != kafka.CodecNone
 	if inflated {
-		if section, s = f.inflate.all(h.Codec(), section); s != abi.StatusOK {
+		if section, s = f.inflate.all(h.Codec(), section, plausible(len(section), h.NumRecords)); s != abi.StatusOK {
 			return abi.Result{}, s
 		}
 	}

@@ -250,7 +250,7 @@ func TestNeedSpaceBurnsNoLeaf(t *testing.T) {
 func TestOpeningAsksForTheSpaceItNeeds(t *testing.T) {
 	f := newFilter(t)
 	value := wire.PackedHeader{Kid: testKid, NumRecords: 1}
-	r := kafka.Record{Value: append(value.Append(nil), make([]byte, 5000)...)}
+	r := kafka.Record{Value: append(value.Append(nil), make([]byte, 900)...)}
 	h := header(1)
 	h.Attributes = int16(kafka.CodecZstd)
 	small := batch(h, deflate(t, kafka.CodecZstd, r.Append(nil)))
