@@ -313,8 +313,8 @@ func FuzzOpenBatch(f *testing.F) {
 			b = refix(b)
 		}
 		got, r, s := open(filter, b, testTopic, 0) // panics where a refused batch changed
-		if s != abi.StatusOK || r.Flags == abi.FlagUntouched || len(got) <= kafka.BatchHeaderSize && len(got) < len(b) {
-			return
+		if s != abi.StatusOK || r.Flags == abi.FlagUntouched || len(got) <= kafka.BatchHeaderSize {
+			return // of a cut batch the header stays, or less: no record fits in it
 		}
 		if r.Kid != testKid || len(got) != int(r.Length) {
 			t.Fatalf("opened %x: %+v", b, r)
