@@ -48,6 +48,7 @@ const (
 	StatusErased       Status = 54 // the key was held and has been erased
 	StatusClockSkew    Status = 55 // the broker's clock and ours disagree beyond the allowed skew
 	StatusShuttingDown Status = 56 // the process is draining
+	StatusReplayed     Status = 57 // opened before at another offset: the broker appended it again
 )
 
 var statusText = map[Status]string{
@@ -77,6 +78,7 @@ var statusText = map[Status]string{
 	StatusErased:           "key has been erased",
 	StatusClockSkew:        "clock differs too much from the broker's",
 	StatusShuttingDown:     "shutting down",
+	StatusReplayed:         "opened before at another offset",
 }
 
 // String names the status in lower case, without its number.

@@ -56,9 +56,10 @@ type Engine struct {
 	cache   wazero.CompilationCache
 	module  wazero.CompiledModule
 
-	slots  []*slot
-	idle   chan *slot
-	erased atomic.Uint64 // counts calls of Erase: a key fetched before one is not installed after it
+	slots   []*slot
+	idle    chan *slot
+	replays *replayGuard
+	erased  atomic.Uint64 // counts calls of Erase: a key fetched before one is not installed after it
 
 	discarded struct {
 		sync.Mutex
@@ -75,7 +76,7 @@ type slot struct {
 // New compiles the module, checks that it exports what SPEC.md §3 asks for, and starts its
 // instances. A module that refuses its configuration or its random source is an error.
 func New(ctx context.Context, o Options, keys Keys) (*Engine, error) {
-	e := &Engine{keys: keys, config: o.Config.Append(nil), log: o.Log}
+	e := &Engine{keys: keys, config: o.Config.Append(nil), log: o.Log, replays: newReplayGuard(o.Log, maxSeen)}
 	rc := wazero.NewRuntimeConfig().
 		WithMemoryLimitPages(memoryLimitPages).
 		WithMemoryCapacityFromMax(true)
@@ -137,7 +138,7 @@ func moduleConfig() wazero.ModuleConfig {
 // this topic and partition. It waits for a lease as long as ctx allows. The error wraps an
 // abi.Status; nothing of the batch may then be forwarded.
 func (e *Engine) Seal(ctx context.Context, topic string, partition int32, records []byte) ([]byte, error) {
-	out, err := e.transform(ctx, sealBatch, topic, partition, records, nil)
+	out, _, err := e.transform(ctx, sealBatch, topic, partition, records, nil)
 	if err != nil {
 		return nil, fmt.Errorf("topic %s, partition %d: %w", topic, partition, err)
 	}
@@ -155,32 +156,37 @@ func (e *Engine) Open(ctx context.Context, topic string, partition int32, record
 		if errors.Is(err, kafka.ErrCut) {
 			size, err = len(records), nil // the module knows what to leave of it
 		}
+		opened, offset := out, kafka.BaseOffset(records)
+		var result abi.Result
 		if err == nil {
-			out, err = e.transform(ctx, openBatch, topic, partition, records[:size], out)
+			opened, result, err = e.transform(ctx, openBatch, topic, partition, records[:size], out)
+		}
+		if err == nil && result.Kid != (abi.Kid{}) && !e.replays.first(result.Kid, result.Leaf, partition, offset) {
+			err = abi.StatusReplayed
 		}
 		if err != nil {
-			return out, fmt.Errorf("topic %s, partition %d, offset %d: %w", topic, partition, kafka.BaseOffset(records), err)
+			return out, fmt.Errorf("topic %s, partition %d, offset %d: %w", topic, partition, offset, err)
 		}
-		records = records[size:]
+		out, records = opened, records[size:]
 	}
 	return out, nil
 }
 
 // transform runs one batch through an instance, fetching what the instance lacks, and
-// appends the outcome to dst.
-func (e *Engine) transform(ctx context.Context, op operation, topic string, partition int32, batch, dst []byte) ([]byte, error) {
+// appends the outcome to dst. The result is that of the call which succeeded.
+func (e *Engine) transform(ctx context.Context, op operation, topic string, partition int32, batch, dst []byte) ([]byte, abi.Result, error) {
 	capacity := op.capacity(batch)
 	var key installer
 	for range maxAttempts {
 		erased := e.erased.Load()
 		if key.want != nil {
 			if err := key.fetch(ctx, e.keys, topic); err != nil {
-				return dst, err
+				return dst, abi.Result{}, err
 			}
 		}
 		s, err := e.acquire(ctx)
 		if err != nil {
-			return dst, err
+			return dst, abi.Result{}, err
 		}
 		if key.block != nil && e.erased.Load() != erased {
 			e.release(ctx, s, nil) // the key may be one of those: ask again
@@ -192,14 +198,14 @@ func (e *Engine) transform(ctx context.Context, op operation, topic string, part
 		key.wipe()
 		if err != nil {
 			e.log.Error("module instance discarded", "topic", topic, "partition", partition, "err", err)
-			return dst, fmt.Errorf("%w: %w", abi.StatusInternal, err)
+			return dst, abi.Result{}, fmt.Errorf("%w: %w", abi.StatusInternal, err)
 		}
 		switch status {
 		case abi.StatusOK:
-			return out, nil
+			return out, result, nil
 		case abi.StatusNeedSpace:
 			if int(result.Length) <= capacity {
-				return dst, abi.StatusInternal
+				return dst, abi.Result{}, abi.StatusInternal
 			}
 			capacity = int(result.Length)
 			key.want = nil
@@ -208,10 +214,10 @@ func (e *Engine) transform(ctx context.Context, op operation, topic string, part
 		case abi.StatusNeedRoot:
 			key.want, key.kid = wantRoot, result.Kid
 		default:
-			return dst, status
+			return dst, abi.Result{}, status
 		}
 	}
-	return dst, abi.StatusUnavailable
+	return dst, abi.Result{}, abi.StatusUnavailable
 }
 
 // Erase wipes every lease and root with one of these kids from every instance. When it
@@ -221,6 +227,7 @@ func (e *Engine) Erase(kids ...abi.Kid) {
 		return
 	}
 	e.erased.Add(1)
+	e.replays.forget(kids)
 	for _, s := range e.slots {
 		s.mu.Lock()
 		if s.instance != nil {

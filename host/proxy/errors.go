@@ -60,6 +60,7 @@ var verdicts = map[abi.Status]verdict{
 	abi.StatusUnreadable:   {codePolicyViolation, deny, "this node was not among the recipients when the batch was sealed: check its topics, or begin at a later offset"},
 	abi.StatusErased:       {codePolicyViolation, deny, "the key was erased after consumption, as configured: begin at a later offset"},
 	abi.StatusClockSkew:    {codeNotEnoughReplicas, retry, "set this machine's clock (NTP)"},
+	abi.StatusReplayed:     {codePolicyViolation, deny, "the broker serves a batch a second time at another offset: treat it as hostile until explained"},
 	abi.StatusShuttingDown: {codeNotEnoughReplicas, retry, "the sidecar is stopping; clients retry by themselves"},
 }
 

@@ -273,7 +273,7 @@ func TestDecompressionBombIsRefused(t *testing.T) {
 		inflated = 1 << 30
 		limit    = 150 << 20 // the idle process, and little more than the batch itself
 	)
-	produceRaw(t, b.Bootstrap, topic, bomb(inflated))
+	produceRaw(t, b.Bootstrap, topic, 0, bomb(inflated))
 	job.Bootstrap = l.consume
 	got, err := clients.FranzGo.Consume(t.Context(), job)
 	if len(got) != len(sent) || !errors.Is(err, kerr.TopicAuthorizationFailed) {

@@ -131,26 +131,40 @@ func TestTamperedBatchIsRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 			genuine := fetchRaw(t, b.Bootstrap, topic)
-			produceRaw(t, b.Bootstrap, topic, anonymous(attack(genuine)))
+			produceRaw(t, b.Bootstrap, topic, 0, anonymous(attack(genuine)))
 			expectDenied(t, l.consume, topic, "tamper-", sent)
 		})
 	}
 
-	// The same batch in another topic opens nowhere, its bytes being genuine or not.
-	t.Run("moved", func(t *testing.T) {
-		from := newTopic(t, b.Bootstrap, "tamper-from", 1, nil)
-		to := newTopic(t, b.Bootstrap, "tamper-to", 1, nil)
-		job := clients.Job{Bootstrap: l.produce, Topic: from, Group: to, Dir: t.TempDir(), Records: sent, Count: len(sent)}
-		if err := clients.FranzGo.Produce(t.Context(), job); err != nil {
-			t.Fatal(err)
-		}
-		produceRaw(t, b.Bootstrap, to, anonymous(fetchRaw(t, b.Bootstrap, from)))
-		job.Bootstrap, job.Topic, job.Timeout = l.consume, to, 30*time.Second
-		got, err := clients.FranzGo.Consume(t.Context(), job)
-		if len(got) != 0 || !errors.Is(err, kerr.TopicAuthorizationFailed) {
-			t.Fatalf("%d records and %v, want none and an authorization error", len(got), err)
-		}
-	})
+	// The same batch in another topic, another partition, or further on in its own opens
+	// nowhere, its bytes being genuine or not.
+	for name, move := range map[string]struct {
+		partition   int32 // to which, of a topic of two
+		sameTopic   bool
+		least, most int // delivered: what is where it belongs, at least what stands before
+	}{
+		"to another topic":     {0, false, 0, 0},
+		"to another partition": {1, true, 0, len(sent)},
+		"to another offset":    {0, true, len(sent), len(sent)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			from := newTopic(t, b.Bootstrap, "tamper-from", 2, nil)
+			to := from
+			if !move.sameTopic {
+				to = newTopic(t, b.Bootstrap, "tamper-to", 2, nil)
+			}
+			job := clients.Job{Bootstrap: l.produce, Topic: from, Group: to, Dir: t.TempDir(), Records: sent, Count: len(sent)}
+			if err := clients.FranzGo.Produce(t.Context(), job); err != nil {
+				t.Fatal(err)
+			}
+			produceRaw(t, b.Bootstrap, to, move.partition, anonymous(fetchRaw(t, b.Bootstrap, from)))
+			job.Bootstrap, job.Topic, job.Timeout, job.Count = l.consume, to, 30*time.Second, 2*len(sent)
+			got, err := clients.FranzGo.Consume(t.Context(), job)
+			if len(got) < move.least || len(got) > move.most || !errors.Is(err, kerr.TopicAuthorizationFailed) {
+				t.Fatalf("%d records and %v, want %d to %d and an authorization error", len(got), err, move.least, move.most)
+			}
+		})
+	}
 }
 
 // A producer whose topic nobody is entitled to read is told so, and nothing is stored.
@@ -200,12 +214,12 @@ func fetchRaw(t *testing.T, bootstrap, topic string) []byte {
 }
 
 // produceRaw has the broker itself store a batch, as whoever can reach it may.
-func produceRaw(t *testing.T, bootstrap, topic string, batch []byte) {
+func produceRaw(t *testing.T, bootstrap, topic string, partition int32, batch []byte) {
 	t.Helper()
 	req := kmsg.NewPtrProduceRequest()
 	req.Acks, req.TimeoutMillis = -1, 10_000
 	p := kmsg.NewProduceRequestTopicPartition()
-	p.Records = batch
+	p.Partition, p.Records = partition, batch
 	pt := kmsg.NewProduceRequestTopic()
 	pt.Topic, pt.Partitions = topic, append(pt.Partitions, p)
 	req.Topics = append(req.Topics, pt)
