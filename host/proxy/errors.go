@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
 )
@@ -80,6 +81,16 @@ func judge(err error) (abi.Status, verdict) {
 		v = verdicts[abi.StatusInternal]
 	}
 	return status, v
+}
+
+// explain splits what a log line says of err: the reason, and the next step, which err may
+// know better than the table.
+func explain(err error, v verdict) (reason, hint string) {
+	reason, hint, own := strings.Cut(err.Error(), "\nhint: ")
+	if !own {
+		hint = v.hint
+	}
+	return reason, hint
 }
 
 // refusal is the sentence that a producer's application reads.

@@ -140,7 +140,8 @@ func (c *conn) open(o *opening) (held bool) {
 		if v.fetch == retry {
 			message = "batch cannot be opened yet"
 		}
-		c.log.Warn(message, "topic", o.topic, "partition", o.partition, "offset", o.failed, "reason", err, "hint", v.hint)
+		reason, hint := explain(err, v)
+		c.log.Warn(message, "topic", o.topic, "partition", o.partition, "offset", o.failed, "reason", reason, "hint", hint)
 	}
 	switch {
 	case len(opened) > 0:

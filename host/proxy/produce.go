@@ -61,7 +61,8 @@ func (c *conn) produce(f *frame, h kafka.RequestHeader) error {
 		}
 		c.p.stats.sealRefused.add(status)
 		if c.p.quiet.allow(fmt.Sprintf("seal %s %d", s.name, status)) {
-			c.log.Warn("produce refused", "topic", s.name, "partition", s.partition.Index, "reason", s.err, "hint", v.hint)
+			reason, hint := explain(s.err, v)
+			c.log.Warn("produce refused", "topic", s.name, "partition", s.partition.Index, "reason", reason, "hint", hint)
 		}
 		refused = append(refused, refusedPartition{s.topic.Name, s.topic.ID, s.partition.Index, v.produce, refusal(status, v)})
 	}

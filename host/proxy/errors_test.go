@@ -1,0 +1,29 @@
+package proxy
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/wasm-e2ee/wasm-e2ee/abi"
+)
+
+func TestTheHintIsSaidOnceAndTheBetterOneWins(t *testing.T) {
+	err := fmt.Errorf("topic orders: %w: compact\nhint: alter the topic", abi.StatusCompacted)
+	_, v := judge(err)
+	if reason, hint := explain(err, v); reason != "topic orders: topic is compacted: compact" || hint != "alter the topic" {
+		t.Errorf("reason %q, hint %q", reason, hint)
+	}
+	err = fmt.Errorf("topic orders: %w", abi.StatusCompacted)
+	if reason, hint := explain(err, v); reason != "topic orders: topic is compacted" || hint != v.hint {
+		t.Errorf("reason %q, hint %q", reason, hint)
+	}
+}
+
+// TestEveryStatusHasAVerdict keeps the table whole as statuses are added.
+func TestEveryStatusHasAVerdict(t *testing.T) {
+	for s := abi.StatusMalformed; s <= abi.StatusReplayed; s++ {
+		if _, ok := verdicts[s]; !ok && s.String() != fmt.Sprintf("unknown status %d", s) {
+			t.Errorf("%d (%v) has no verdict", uint32(s), s)
+		}
+	}
+}
