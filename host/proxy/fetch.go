@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
 	"github.com/wasm-e2ee/wasm-e2ee/abi/kafka"
@@ -105,7 +106,8 @@ func (c *conn) openShareFetch(version int16, body []byte) (appender, error) {
 }
 
 // openAll runs the partitions through the filter side by side, so that several that wait
-// for a grant wait at the same time. An error is a bug.
+// for a grant wait at the same time. Where all of them are denied it takes its time: the
+// client's next request is no use before. An error is a bug.
 func (c *conn) openAll(work []opening) error {
 	held := make([]bool, len(work))
 	err := c.each(len(work), func(i int) { held[i] = c.open(&work[i]) })
@@ -114,6 +116,13 @@ func (c *conn) openAll(work []opening) error {
 			c.p.stats.held.Add(1)
 			break
 		}
+	}
+	if err == nil && len(work) > 0 && !slices.ContainsFunc(work, func(o opening) bool { return o.code != codeTopicAuthorizationFailed }) {
+		// A response that brings nothing but denials is asked for again at once by clients
+		// that keep trying: thousands of times a second.
+		ctx, stop := context.WithTimeout(c.ctx, c.p.cfg.FetchHold)
+		<-ctx.Done()
+		stop()
 	}
 	return err
 }

@@ -360,3 +360,29 @@ func countBatches(b []byte) int {
 	}
 	return n
 }
+
+func TestDenialsAreNotAskedForWithoutPause(t *testing.T) {
+	const hold = 100 * time.Millisecond
+	r := newRig(t, func(c *Config) { c.FetchHold = hold }, nil)
+	r.createTopic("orders", 1)
+	r.produce(r.client(), "orders", 0, "x")
+	var asked atomic.Int32
+	r.filter.onOpen(func(context.Context, string, int32, int64) error {
+		asked.Add(1)
+		return abi.StatusUnauthentic
+	})
+	consumer := r.client(from("orders"))
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	go func() {
+		for ctx.Err() == nil {
+			consumer.PollFetches(ctx) // an application that keeps trying
+		}
+	}()
+	r.eventually("the client asks", func() bool { return asked.Load() > 0 })
+	start, before := time.Now(), asked.Load()
+	r.eventually("the client asks again", func() bool { return asked.Load() >= before+4 })
+	if spent := time.Since(start); spent < 3*hold {
+		t.Errorf("four fetches in %v: denials are not held", spent)
+	}
+}
