@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"time"
 
@@ -127,12 +128,13 @@ type View struct {
 
 // A PrekeyView describes one prekey whose seed is held.
 type PrekeyView struct {
-	ID         wire.PrekeyID
-	Generation uint64
-	Created    time.Time
-	NotAfter   time.Time
-	ReadBack   bool // seen on the roster
-	Superseded bool // a newer one was seen on the roster
+	ID           wire.PrekeyID
+	Generation   uint64
+	Created      time.Time
+	NotAfter     time.Time
+	ReadBack     bool      // seen on the roster
+	Superseded   bool      // a newer one was seen on the roster
+	SupersededAt time.Time // when it was, zero before
 }
 
 // A KidView describes one topic secret that is held.
@@ -145,8 +147,18 @@ type KidView struct {
 	Start     time.Time
 	UseBy     time.Time
 	FirstSeen time.Time
-	EndsNoted bool // its end offsets are known
-	Past      bool // every group is past it; erased Window later
+	EndsNoted bool            // its end offsets are known
+	Ends      map[int32]int64 // E_p by partition, once they are: every value of the epoch is below
+	Past      bool            // every group is past it; erased Window later
+	PastAt    time.Time       // when that was first found, zero before
+}
+
+// noted converts a time that is 0 for not yet.
+func noted(ms uint64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return fromMs(ms)
 }
 
 // View shows what is held, without secrets.
@@ -160,13 +172,16 @@ func (s *State) View() View {
 		ErasedTotal: s.erasedTotal,
 	}
 	for _, p := range s.prekeys {
-		v.Prekeys = append(v.Prekeys, PrekeyView{p.id, p.generation, fromMs(p.created), fromMs(p.notAfter), p.readBack != 0, p.superseded != 0})
+		v.Prekeys = append(v.Prekeys, PrekeyView{
+			ID: p.id, Generation: p.generation, Created: fromMs(p.created), NotAfter: fromMs(p.notAfter),
+			ReadBack: p.readBack != 0, Superseded: p.superseded != 0, SupersededAt: noted(p.superseded),
+		})
 	}
 	for _, x := range s.secrets {
 		v.Kids = append(v.Kids, KidView{
 			Kid: x.kid, Topic: x.topic, Producer: x.producer, Instance: x.instance, Epoch: x.epoch,
 			Start: fromMs(x.start), UseBy: fromMs(x.useBy), FirstSeen: fromMs(x.firstSeen),
-			EndsNoted: x.endsAt != 0, Past: x.pastAt != 0,
+			EndsNoted: x.endsAt != 0, Ends: maps.Clone(x.ends), Past: x.pastAt != 0, PastAt: noted(x.pastAt),
 		})
 	}
 	slices.SortFunc(v.Kids, func(a, b KidView) int {
