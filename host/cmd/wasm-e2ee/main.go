@@ -29,12 +29,13 @@ type commands struct {
 		Init  realmInit  `cmd:"" help:"Make a realm: its root key, and an issuer that signs its nodes."`
 		Issue realmIssue `cmd:"" help:"Turn a node's request into a credential."`
 	} `cmd:"" help:"Make and run a realm: who may produce and consume what."`
-	Enroll  enroll  `cmd:"" help:"Make a node's identity and request (--csr), then take its credential (--credential)."`
-	Proxy   proxy   `cmd:"" help:"Run the sidecar."`
-	Demo    demo    `cmd:"" help:"Show all of it: what was sent, what the broker holds, what was received, and an attack."`
-	Inspect inspect `cmd:"" help:"Explain any of our bytes, field by field."`
-	Test    test    `cmd:"" help:"Prove a module: run the conformance suite against it."`
-	Version version `cmd:"" help:"Print versions."`
+	Enroll   enroll   `cmd:"" help:"Make a node's identity and request (--csr), then take its credential (--credential)."`
+	Proxy    proxy    `cmd:"" help:"Run the sidecar."`
+	Demo     demo     `cmd:"" help:"Show all of it: what was sent, what the broker holds, what was received, and an attack."`
+	Exposure exposure `cmd:"" help:"Say what would be readable, and until when, if a node's state leaked now."`
+	Inspect  inspect  `cmd:"" help:"Explain any of our bytes, field by field."`
+	Test     test     `cmd:"" help:"Prove a module: run the conformance suite against it."`
+	Version  version  `cmd:"" help:"Print versions."`
 }
 
 func main() {

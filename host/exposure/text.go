@@ -1,0 +1,147 @@
+package exposure
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// shown is how many epochs of a topic, or of a prekey, the text lists; JSON has all.
+const shown = 12
+
+// WriteText writes the report for people.
+func (r *Report) WriteText(w io.Writer) error {
+	p := &printer{w: w}
+	if r.Node == "" {
+		p.printf("a node that is not enrolled yet, as of %s\n", stamp(r.AsOf))
+	} else {
+		p.printf("node %s of realm %s, as of %s\n", r.Node, r.Realm, stamp(r.AsOf))
+	}
+	p.printf("\nThe promise: with this timing P = %s, the larger of %s back and %s forward\n", r.P, r.Backward, r.Forward)
+	if r.Holds {
+		p.printf("  it holds for this state\n")
+	}
+	for _, c := range r.Conditions {
+		text, hint, hinted := strings.Cut(c.Text, "; hint: ")
+		p.printf("  does not hold: %s\n    %s\n", c.Name, text)
+		if hinted {
+			p.printf("    hint: %s\n", hint)
+		}
+	}
+	p.printf("\nIf this state leaked now, with every byte that the broker stored:\n")
+	if r.From.IsZero() {
+		p.printf("  nothing would be readable\n")
+	} else {
+		p.printf("  readable is nothing from before %s, and nothing from after %s\n", stamp(r.From), stamp(r.Until))
+	}
+	p.epochs(r.Epochs)
+	for i := range r.Prekeys {
+		p.prekey(&r.Prekeys[i], r.Grants)
+	}
+	p.printf("\nNot readable:\n")
+	p.printf("  %d topic secrets that were erased, %d of them remembered so that no grant brings them back%s\n", r.Erased, r.Remembered,
+		flag(len(r.Prekeys) > 0, ", except where a prekey above opens their grants"))
+	p.printf("  all that is granted neither to a prekey above nor to a topic secret above\n")
+	if r.Produces {
+		p.printf("  what this node sealed: its sending keys are never in the file; the memory of a running sidecar opens its present and prepared epochs\n")
+	}
+	p.printf("\nA thief who goes on using the stolen identity is stopped by the end of its credential only.\n")
+	return p.err
+}
+
+// epochs prints the topic secrets, by topic.
+func (p *printer) epochs(list []Epoch) {
+	for len(list) > 0 {
+		n := slices.IndexFunc(list, func(e Epoch) bool { return e.Topic != list[0].Topic })
+		if n < 0 {
+			n = len(list)
+		}
+		topic := list[:n]
+		list = list[n:]
+		p.printf("  topic %s: %d epochs, by topic secrets\n", topic[0].Topic, len(topic))
+		for i := range topic {
+			e := &topic[i]
+			if i == shown {
+				p.printf("    and %d more, to %s; --json lists them\n", len(topic)-i, stamp(topic[len(topic)-1].UseBy))
+				break
+			}
+			p.printf("    kid %s  %s to %s  %s\n      %s\n", e.Kid, stamp(e.Start), stamp(e.UseBy), e.offsets(), e.Stays)
+		}
+	}
+}
+
+func (p *printer) prekey(k *Prekey, grants bool) {
+	p.printf("  prekey %s, made %s: opens grants of epochs to %s, to %s at worst\n", k.ID, stamp(k.Created), stamp(k.Until), stamp(k.Worst))
+	switch {
+	case k.Superseded.IsZero() && k.Overdue:
+		p.printf("    in use; its successor is overdue\n")
+	case k.Superseded.IsZero():
+		p.printf("    in use; goes from %s on\n", stamp(k.ErasedFrom))
+	case k.Overdue:
+		p.printf("    superseded; should have gone by %s\n", stamp(k.ErasedFrom))
+	default:
+		p.printf("    superseded; goes from %s on\n", stamp(k.ErasedFrom))
+	}
+	for i := range k.Epochs {
+		e := &k.Epochs[i]
+		if i == shown {
+			p.printf("    and %d more; --json lists them\n", len(k.Epochs)-i)
+			break
+		}
+		p.printf("    kid %s  %s to %s  topic %s\n", e.Kid, stamp(e.Start), stamp(e.UseBy), e.Topic)
+	}
+	if grants && len(k.Epochs) == 0 {
+		p.printf("    no grant names it so far\n")
+	}
+}
+
+// offsets says where the epoch's records are, as far as that is noted.
+func (e *Epoch) offsets() string {
+	if len(e.Below) == 0 {
+		return "offsets not noted yet"
+	}
+	parts := make([]string, 0, len(e.Below))
+	for _, partition := range slices.Sorted(maps.Keys(e.Below)) {
+		parts = append(parts, fmt.Sprintf("%d below %d", partition, e.Below[partition]))
+	}
+	return "partition " + strings.Join(parts, ", ")
+}
+
+// String says until when, in a line.
+func (s *Stay) String() string {
+	switch {
+	case s.Overdue:
+		return fmt.Sprintf("should have gone by %s (%s): the node does not run", stamp(s.Latest), s.Rule)
+	case s.Rule == RuleCredential:
+		return "goes at once: the credential covers it no more"
+	case s.Rule == RuleWindow:
+		return fmt.Sprintf("goes at %s: every group is past it", stamp(s.Latest))
+	case s.Rule == RuleHardCap:
+		return fmt.Sprintf("goes at %s: by the hard cap alone, or the topic's retention", stamp(s.Latest))
+	}
+	return fmt.Sprintf("goes as it is consumed, at %s at the earliest, and by the hard cap at %s", stamp(s.Earliest), stamp(s.Latest))
+}
+
+// A printer keeps the first error.
+type printer struct {
+	w   io.Writer
+	err error
+}
+
+func (p *printer) printf(format string, args ...any) {
+	if _, err := fmt.Fprintf(p.w, format, args...); err != nil && p.err == nil {
+		p.err = err
+	}
+}
+
+func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05Z") }
+
+func flag(set bool, text string) string {
+	if set {
+		return text
+	}
+	return ""
+}
