@@ -30,12 +30,12 @@ $(DEPS)/java.stamp: $(DEPS)/kafka.stamp $(wildcard $(E2E)/clients/java/*.java)
 	@javac -nowarn -d $(DEPS)/java -cp '$(DEPS)/kafka/*' $(E2E)/clients/java/*.java
 	@touch $@
 
-# confluent-kafka (librdkafka).
-$(DEPS)/python.stamp: $(E2E)/clients/python/requirements.txt
+# confluent-kafka (librdkafka), and what the second implementation in tests/interop is made of.
+$(DEPS)/python.stamp: $(E2E)/clients/python/requirements.txt tests/interop/python/requirements.txt
 	@echo "deps: Python clients -> $(DEPS)/python"
 	@rm -rf $(DEPS)/python
 	@python3 -m venv $(DEPS)/python || { echo "deps: no venv; hint: apt-get install python3-venv" >&2; exit 1; }
-	@$(DEPS)/python/bin/python -m pip install -q --disable-pip-version-check -r $<
+	@$(DEPS)/python/bin/python -m pip install -q --disable-pip-version-check $(addprefix -r ,$^)
 	@touch $@
 
 # kafkajs.

@@ -1,6 +1,7 @@
 // Package interop holds the packed format against a real Apache Kafka: what the module seals
 // must be stored, whatever the topic's settings, and what comes back must open to the
-// client's batch.
+// client's batch. And it holds the Go code against a second implementation, in python/, that
+// was written from abi/PROTOCOL.md alone.
 package interop
 
 import (

@@ -15,7 +15,7 @@ type Part string
 const (
 	Kafka  Part = "kafka"  // jars of Apache Kafka's broker, tools and console clients
 	Java   Part = "java"   // our Java client's classes
-	Python Part = "python" // venv with confluent-kafka
+	Python Part = "python" // venv with confluent-kafka and what tests/interop/python imports
 	Node   Part = "node"   // kafkajs
 	Kcat   Part = "kcat"
 )
