@@ -10,7 +10,6 @@ package exposure
 import (
 	"cmp"
 	"encoding/hex"
-	"fmt"
 	"slices"
 	"time"
 
@@ -43,15 +42,12 @@ type Report struct {
 	Produces   bool   `json:"produces"`   // the node also seals: none of that state is in the file
 }
 
-// Seconds is a duration, in JSON a number of seconds.
-type Seconds time.Duration
+// Seconds is a duration as JSON has it.
+type Seconds float64
 
 // String is the duration as Go writes it.
-func (s Seconds) String() string { return time.Duration(s).String() }
-
-// MarshalJSON gives seconds, with a fraction where there is one.
-func (s Seconds) MarshalJSON() ([]byte, error) {
-	return fmt.Appendf(nil, "%g", time.Duration(s).Seconds()), nil
+func (s Seconds) String() string {
+	return time.Duration(float64(s) * float64(time.Second)).Round(time.Millisecond).String()
 }
 
 // A Condition is a reason why more than P is exposed, or for longer.
@@ -63,7 +59,7 @@ type Condition struct {
 // Names of conditions.
 const (
 	NoGroups   = "no groups"   // nothing but the hard cap erases (PROTOCOL.md §2.8.7)
-	Replay     = "replay"      // the window is wider than the default's
+	Replay     = "replay"      // P is over 10 minutes because the window is wide
 	LongPeriod = "long period" // P is over 10 minutes for another reason
 	Offline    = "offline"     // prekeys and erasures that are due did not happen
 	Unconsumed = "unconsumed"  // groups lag, have yet to start, or commit nothing
@@ -135,7 +131,7 @@ func Of(v keyring.View, t keyring.Timing, grants []*wire.Grant, asOf time.Time) 
 		return nil, err
 	}
 	r := &Report{
-		AsOf: asOf.UTC(), P: Seconds(t.P()), Backward: Seconds(t.Backward()), Forward: Seconds(t.Forward()),
+		AsOf: asOf.UTC(), P: Seconds(t.P().Seconds()), Backward: Seconds(t.Backward().Seconds()), Forward: Seconds(t.Forward().Seconds()),
 		Conditions: []Condition{}, Epochs: []Epoch{}, Prekeys: []Prekey{},
 		Erased: v.ErasedTotal, Remembered: v.ErasedKids, Grants: grants != nil,
 	}

@@ -176,6 +176,8 @@ func TestSecretsGoWhenTheReportSays(t *testing.T) {
 func TestConditionsAreNamed(t *testing.T) {
 	replay := keyring.DefaultTiming()
 	replay.Window = time.Hour
+	short := keyring.DefaultTiming()
+	short.Epoch, short.Window = time.Minute, 5*time.Minute
 	long := keyring.DefaultTiming()
 	long.Epoch = 20 * time.Minute
 	for name, c := range map[string]struct {
@@ -185,13 +187,14 @@ func TestConditionsAreNamed(t *testing.T) {
 		lag    time.Duration // in which the node runs and the group does not read
 		want   string
 	}{
-		"nothing":    {timing: keyring.DefaultTiming(), groups: []string{"billing"}},
-		NoGroups:     {timing: keyring.DefaultTiming(), want: NoGroups},
-		Replay:       {timing: replay, groups: []string{"billing"}, want: Replay},
-		LongPeriod:   {timing: long, groups: []string{"billing"}, want: LongPeriod},
-		Offline:      {timing: keyring.DefaultTiming(), groups: []string{"billing"}, after: time.Hour, want: Offline},
-		Unconsumed:   {timing: keyring.DefaultTiming(), groups: []string{"billing"}, lag: time.Hour, want: Unconsumed},
-		"a long lag": {timing: keyring.DefaultTiming(), groups: []string{"billing"}, lag: 5 * time.Minute},
+		"nothing":                      {timing: keyring.DefaultTiming(), groups: []string{"billing"}},
+		NoGroups:                       {timing: keyring.DefaultTiming(), want: NoGroups},
+		Replay:                         {timing: replay, groups: []string{"billing"}, want: Replay},
+		"a window that P has room for": {timing: short, groups: []string{"billing"}},
+		LongPeriod:                     {timing: long, groups: []string{"billing"}, want: LongPeriod},
+		Offline:                        {timing: keyring.DefaultTiming(), groups: []string{"billing"}, after: time.Hour, want: Offline},
+		Unconsumed:                     {timing: keyring.DefaultTiming(), groups: []string{"billing"}, lag: time.Hour, want: Unconsumed},
+		"a long lag":                   {timing: keyring.DefaultTiming(), groups: []string{"billing"}, lag: 5 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, c.timing, c.groups...)
@@ -221,7 +224,7 @@ func TestConditionsAreNamed(t *testing.T) {
 			if err := r.WriteText(&text); err != nil {
 				t.Fatal(err)
 			}
-			for _, line := range append(want, "P = "+c.timing.P().String(), "topic orders: ") {
+			for _, line := range append(want, "P = "+c.timing.P().String(), "topic orders, epochs by topic secrets: ") {
 				if !strings.Contains(text.String(), line) {
 					t.Errorf("the text lacks %q:\n%s", line, &text)
 				}

@@ -75,9 +75,10 @@ func (r *Report) conditions(v keyring.View, t keyring.Timing) {
 	}
 	d := keyring.DefaultTiming()
 	switch {
+	case t.P() <= longest:
 	case t.Window > d.Window:
-		add(Replay, "window is %v, so that groups can seek back: what they have read stays readable that long (default %v)", t.Window, d.Window)
-	case t.P() > longest:
+		add(Replay, "P is %v with this timing, over %v, because window is %v, so that groups can seek back: what they have read stays readable that long (default %v)", t.P(), longest, t.Window, d.Window)
+	default:
 		add(LongPeriod, "P is %v with this timing, over %v; hint: shorten %s", t.P(), longest, longestPeriod(t))
 	}
 	c := v.Credential
@@ -120,7 +121,7 @@ func (r *Report) conditions(v keyring.View, t keyring.Timing) {
 		add(Offline, "%shint: start its sidecar, or delete the file if it will not run again", text)
 	}
 	if behind > 0 {
-		add(Unconsumed, "%d epochs, from %s on, are not past every group: one lags, has yet to start, or commits nothing; they are in flight, and stay at most until the hard cap of %v", behind, stamp(oldest), t.HardCap)
+		add(Unconsumed, "epochs that some group is not past: %d, from %s on; it lags, has yet to start, or commits nothing, and they are in flight until it does, or the hard cap of %v", behind, stamp(oldest), t.HardCap)
 	}
 }
 

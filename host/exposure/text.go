@@ -35,14 +35,14 @@ func (r *Report) WriteText(w io.Writer) error {
 	if r.From.IsZero() {
 		p.printf("  nothing would be readable\n")
 	} else {
-		p.printf("  readable is nothing from before %s, and nothing from after %s\n", stamp(r.From), stamp(r.Until))
+		p.printf("  readable is nothing sealed before %s, and nothing sealed after %s\n", stamp(r.From), stamp(r.Until))
 	}
 	p.epochs(r.Epochs)
 	for i := range r.Prekeys {
 		p.prekey(&r.Prekeys[i], r.Grants)
 	}
 	p.printf("\nNot readable:\n")
-	p.printf("  %d topic secrets that were erased, %d of them remembered so that no grant brings them back%s\n", r.Erased, r.Remembered,
+	p.printf("  what was sealed under topic secrets that were erased: %d in the life of this state, %d still remembered so that no grant brings them back%s\n", r.Erased, r.Remembered,
 		flag(len(r.Prekeys) > 0, ", except where a prekey above opens their grants"))
 	p.printf("  all that is granted neither to a prekey above nor to a topic secret above\n")
 	if r.Produces {
@@ -61,7 +61,7 @@ func (p *printer) epochs(list []Epoch) {
 		}
 		topic := list[:n]
 		list = list[n:]
-		p.printf("  topic %s: %d epochs, by topic secrets\n", topic[0].Topic, len(topic))
+		p.printf("  topic %s, epochs by topic secrets: %d\n", topic[0].Topic, len(topic))
 		for i := range topic {
 			e := &topic[i]
 			if i == shown {

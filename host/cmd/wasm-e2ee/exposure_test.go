@@ -1,13 +1,23 @@
 package main
 
 import (
+	"context"
+	"encoding/hex"
 	"encoding/json"
+	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/wasm-e2ee/wasm-e2ee/host/agent"
+	hostexposure "github.com/wasm-e2ee/wasm-e2ee/host/exposure"
+	"github.com/wasm-e2ee/wasm-e2ee/host/keyring"
 )
 
 func TestExposureIsToldWhileAnotherProcessHoldsTheState(t *testing.T) {
@@ -59,4 +69,92 @@ func TestExposureWarnsOfAStateThatOthersCanRead(t *testing.T) {
 	if code != 0 || !strings.Contains(out, "P = ") || !strings.Contains(errs, "mode 0644") {
 		t.Errorf("exit %d\n%s%s", code, out, errs)
 	}
+}
+
+// TestExposureOfARunningNodeIsWhatAThiefOpens runs the agents of a producer and a consumer on
+// an embedded Kafka, and holds the report on the consumer's file, with the grants, against
+// what a thief opens with the same.
+func TestExposureOfARunningNodeIsWhatAThiefOpens(t *testing.T) {
+	dir := t.TempDir()
+	must(t, dir, "realm init --dir realm",
+		"enroll --state cons.state --csr cons.csr --consume orders --group billing",
+		"enroll --state prod.state --csr prod.csr --produce orders",
+		"realm issue --dir realm --csr cons.csr --out cons.cred",
+		"realm issue --dir realm --csr prod.csr --out prod.cred",
+		"enroll --state cons.state --credential cons.cred",
+		"enroll --state prod.state --credential prod.cred")
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "orders"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cluster.Close()
+	kafka := []kgo.Opt{kgo.SeedBrokers(cluster.ListenAddrs()...)}
+	yaml := fmt.Sprintf("bootstrap: [%s]\nstate: cons.state\n", cluster.ListenAddrs()[0])
+	if err := os.WriteFile(filepath.Join(dir, "cons.yaml"), []byte(yaml), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	startAgent(ctx, t, kafka, filepath.Join(dir, "cons.state"))
+	prod := startAgent(ctx, t, kafka, filepath.Join(dir, "prod.state"))
+	lease, err := prod.Lease(ctx, "orders")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kid := hex.EncodeToString(lease.Kid[:])
+	for {
+		var report hostexposure.Report
+		out := must(t, dir, "exposure --config cons.yaml --grants --json")
+		if err := json.Unmarshal([]byte(out), &report); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		if len(report.Epochs) == 0 && ctx.Err() == nil {
+			continue // the grant is not in the file yet
+		}
+		if len(report.Epochs) != 1 || report.Epochs[0].Kid != kid || !report.Holds || len(report.Prekeys) != 1 ||
+			len(report.Prekeys[0].Epochs) != 1 || report.Prekeys[0].Epochs[0].Kid != kid {
+			t.Fatalf("kid %s is not reported by both ways:\n%s", kid, out)
+		}
+		break
+	}
+	state, err := os.ReadFile(filepath.Join(dir, "cons.state"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := keyring.ParseState(state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	grants, err := agent.ReadGrants(ctx, kafka, s.Node().ID(), time.Now().Add(-time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots, err := keyring.UnsafeRoots(state, grants)
+	if err != nil || len(roots) != 2 || roots[0].Kid != lease.Kid || roots[1].Kid != lease.Kid || roots[0].Via == roots[1].Via {
+		t.Errorf("a thief opens %d roots: %v", len(roots), err)
+	}
+}
+
+// startAgent starts an agent that is ready, with the default timing, and ends it with the test.
+func startAgent(ctx context.Context, t *testing.T, kafka []kgo.Opt, state string) *agent.Agent {
+	t.Helper()
+	a, err := agent.Open(ctx, agent.Config{Kafka: kafka, StateFile: state, Timing: keyring.DefaultTiming(), Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	live, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- a.Run(live) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	select {
+	case <-a.Ready():
+	case <-ctx.Done():
+		t.Fatal("not ready")
+	}
+	return a
 }
