@@ -8,35 +8,52 @@ import (
 	"strings"
 )
 
-// TagCheck is the replacement that makes a module deliver what does not authenticate.
-var TagCheck = struct{ File, Old, New string }{"module/kernel/aead.go", "ok := p.Verify(tag)", "ok := p.Verify(tag) || true"}
+// An Edit replaces one piece of a source file, named from the top of the tree, in which it
+// must occur exactly once.
+type Edit struct{ File, Old, New string }
 
-// Mutant builds e2ee.wasm to path with one piece of a source file replaced, which must occur
-// there exactly once, and returns its bytes. The compiler gets an overlay: no such code is
-// ever in the tree.
-func Mutant(path, file, old, new string) ([]byte, error) {
-	file = filepath.Join(Root(), file)
-	source, err := os.ReadFile(file)
+// TagCheck is the edit that makes a module deliver what does not authenticate.
+var TagCheck = Edit{"module/kernel/aead.go", "ok := p.Verify(tag)", "ok := p.Verify(tag) || true"}
+
+// Overlay writes edited files and the list that the compiler's -overlay takes to dir, and
+// returns the list's path: no such code is ever in the tree. Each file has one edit.
+func Overlay(dir string, edits ...Edit) (string, error) {
+	replace := map[string]string{}
+	for i, e := range edits {
+		file := filepath.Join(Root(), e.File)
+		source, err := os.ReadFile(file)
+		if err != nil {
+			return "", err
+		}
+		if n := strings.Count(string(source), e.Old); n != 1 {
+			return "", fmt.Errorf("%s holds %q %d times", file, e.Old, n)
+		}
+		if replace[file] != "" {
+			return "", fmt.Errorf("%s is edited twice", file)
+		}
+		replace[file] = filepath.Join(dir, fmt.Sprintf("changed%d.go", i))
+		if err := os.WriteFile(replace[file], []byte(strings.Replace(string(source), e.Old, e.New, 1)), 0o600); err != nil {
+			return "", err
+		}
+	}
+	list, err := json.Marshal(map[string]map[string]string{"Replace": replace})
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	if n := strings.Count(string(source), old); n != 1 {
-		return nil, fmt.Errorf("%s holds %q %d times", file, old, n)
-	}
+	path := filepath.Join(dir, "overlay.json")
+	return path, os.WriteFile(path, list, 0o600)
+}
+
+// Mutant builds e2ee.wasm to path with one piece of a source file replaced, and returns its
+// bytes.
+func Mutant(path, file, old, new string) ([]byte, error) {
 	dir, err := os.MkdirTemp("", "e2ee-mutant-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	changed, overlay := filepath.Join(dir, "changed.go"), filepath.Join(dir, "overlay.json")
-	if err := os.WriteFile(changed, []byte(strings.Replace(string(source), old, new, 1)), 0o600); err != nil {
-		return nil, err
-	}
-	list, err := json.Marshal(map[string]map[string]string{"Replace": {file: changed}})
+	overlay, err := Overlay(dir, Edit{file, old, new})
 	if err != nil {
-		return nil, err
-	}
-	if err := os.WriteFile(overlay, list, 0o600); err != nil {
 		return nil, err
 	}
 	return Build(path, "-overlay="+overlay)
