@@ -2,18 +2,21 @@
 # make test    everything that is tested, real Kafka and its clients included
 # make bench   sealing and opening through the module beside native Go
 # make fuzz    every fuzz target for FUZZTIME each
+# make adversary  LEAKS nodes leaked, and builds that forget to erase, which must be caught
 #
 # Nothing but Go is needed for build, demo and bench. The tests also want Python 3 with pip,
 # Java 17 with Maven, and Node; what they fetch is kept in build/deps.
 
 GO       ?= go
 FUZZTIME ?= 30s
+LEAKS    ?= 1000
+SEED     ?= 1
 BUILD    := build
 
 # The artifact is reproducible bit for bit: no paths, no build id, no VCS stamp.
 WASM_FLAGS := -buildmode=c-shared -trimpath -buildvcs=false -ldflags='-s -w -buildid='
 
-.PHONY: all build demo mutant test unit e2e bench fuzz vet clean
+.PHONY: all build demo mutant test unit e2e bench fuzz adversary vet clean
 all: build
 
 # Go's own build cache decides what is stale.
@@ -54,6 +57,11 @@ fuzz: build
 	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do \
 	    echo "fuzz: $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p || exit 1; \
 	  done; done
+
+# What a leak opens, at length (PROTOCOL.md §4, V-2). What fails names its seed.
+adversary:
+	$(GO) test -count=1 -v -timeout 30m -run '^TestALeakOpens' ./tests/adversary -adversary.leaks=$(LEAKS) -adversary.seed=$(SEED)
+	$(GO) run ./tests/adversary/mutants -seed=$(SEED)
 
 clean:
 	rm -rf $(BUILD)
