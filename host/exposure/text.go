@@ -36,6 +36,13 @@ func (r *Report) WriteText(w io.Writer) error {
 		p.printf("  nothing would be readable\n")
 	} else {
 		p.printf("  readable is nothing sealed before %s, and nothing sealed after %s\n", stamp(r.From), stamp(r.Until))
+		worst := r.Until
+		for _, k := range r.Prekeys {
+			worst = later(worst, k.Worst)
+		}
+		if worst.After(r.Until) {
+			p.printf("  (where the broker withholds this node's next prekey, or the node stays away: after %s)\n", stamp(worst))
+		}
 	}
 	p.epochs(r.Epochs)
 	for i := range r.Prekeys {
@@ -48,7 +55,7 @@ func (r *Report) WriteText(w io.Writer) error {
 	if r.Produces {
 		p.printf("  what this node sealed: its sending keys are never in the file; the memory of a running sidecar opens its present and prepared epochs\n")
 	}
-	p.printf("\nA thief who goes on using the stolen identity is stopped by the end of its credential only.\n")
+	p.printf("\nA thief who goes on using the stolen identity gets new keys until its credential ends (PROTOCOL.md §3, C5).\n")
 	return p.err
 }
 
