@@ -1,0 +1,198 @@
+package broker
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// Each action alone: it is seen for what it is, or listed with the reason why it need not be.
+func TestEachActionIsDetectedOrOutsideTheModel(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	tr := newTraffic(w)
+	tr.produceThrough(w.start("producer", w.enrolProducer("producer")))
+	all := actions()
+	if len(all) < 20 {
+		t.Errorf("%d actions", len(all))
+	}
+	topics := w.makeTopics(int32(len(all)), "a", "b")
+	defer tr.consume(topics...)()
+	if _, err := tr.send(place{topics[1], 0}, 2); err != nil {
+		t.Fatal(err)
+	}
+	for i, a := range all {
+		if (a.detected == "") == (a.outside == "") {
+			t.Errorf("%s: is it detected, or outside the model?", a.name)
+		}
+		at := place{topics[0], int32(i)}
+		before, err := tr.send(at, 1+i%3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a.client == consumerClient && !eventually(15*time.Second, func() bool { return tr.arrived(before) }) {
+			t.Fatalf("%s: what was produced before did not arrive", a.name)
+		}
+		mark := w.log.size()
+		if !tr.perform(a, at) {
+			t.Errorf("%s: could not be applied", a.name)
+			continue
+		}
+		if a.detected != "" && !eventually(10*time.Second, func() bool { return w.log.says(mark, a.detected, w.edited(a)) }) {
+			t.Errorf("%s: nothing in the log says %q:\n%s", a.name, a.detected, w.log.from(mark))
+		}
+		t.Logf("%-50s %s%s", a.name, a.detected, a.outside)
+	}
+	tr.resumes("resumed")
+	tr.check()
+}
+
+// edited is how the log names the partition whose data was edited; "" where the log has no
+// reason to name it.
+func (w *world) edited(a *action) string {
+	at := w.edit.where()
+	if a.client != consumerClient || a.detected == closed {
+		return ""
+	}
+	return fmt.Sprintf("topic=%s partition=%d ", at.topic, at.partition)
+}
+
+// The long form: `make adversary-broker`, or these variables.
+const (
+	seedsVariable = "ADVERSARY_SEEDS" // how many sequences
+	firstVariable = "ADVERSARY_SEED"  // the first one's seed
+)
+
+// number reads a variable of the environment.
+func number(t *testing.T, name string, without int) int {
+	text, ok := os.LookupEnv(name)
+	if !ok {
+		return without
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		t.Fatalf("%s=%q is no count", name, text)
+	}
+	return n
+}
+
+func TestNoSequenceOfActionsDeliversWhatWasNotSent(t *testing.T) {
+	t.Parallel()
+	first := number(t, firstVariable, 1)
+	for seed := first; seed < first+number(t, seedsVariable, 2); seed++ {
+		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) { sequence(t, uint64(seed)) })
+	}
+}
+
+// perRound is how many actions share a set of topics: some of them end a partition for good,
+// since the policy of a sidecar is to stop there.
+const perRound = 16
+
+// sequence applies every action in an order that the seed decides, in rounds on fresh topics,
+// with a producer that is restarted in between and records that flow all the time.
+func sequence(t *testing.T, seed uint64) {
+	w := newWorld(t, seed)
+	tr := newTraffic(w)
+	state := w.enrolProducer("producer")
+	all := actions()
+	rng := rand.New(rand.NewPCG(seed, 3))
+	rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	const partitions = 4
+	for round := 0; len(all) > 0; round++ {
+		side, stop := w.stopping("producer", state)
+		tr.produceThrough(side)
+		topics := w.makeTopics(partitions, fmt.Sprintf("%d-a", round), fmt.Sprintf("%d-b", round))
+		anywhere := func() place { return place{topics[rng.IntN(len(topics))], int32(rng.IntN(partitions))} }
+		stopConsumer := tr.consume(topics...)
+		for _, topic := range topics {
+			for p := range int32(partitions) {
+				tr.produce(place{topic, p}, 2)
+			}
+		}
+		n := min(perRound, len(all))
+		for _, a := range all[:n] {
+			// What ends partitions can leave an action without anything to work on.
+			if !tr.perform(a, anywhere()) {
+				t.Logf("%s: not applied in this sequence", a.name)
+			}
+		}
+		all = all[n:]
+		w.edit.arm(nil)
+		tr.resumes(fmt.Sprintf("%d-resumed", round))
+		stopConsumer()
+		tr.producer.Close()
+		stop()
+	}
+	tr.check()
+	w.edit.mu.Lock()
+	defer w.edit.mu.Unlock()
+	total := 0
+	for _, n := range w.edit.applied {
+		total += n
+	}
+	t.Logf("%d actions applied, of %d kinds", total, len(w.edit.applied))
+	if len(w.edit.applied) < 30 {
+		t.Errorf("only %d kinds of actions were applied", len(w.edit.applied))
+	}
+}
+
+// perform applies one action, with records that it can work on, and reports whether it was.
+func (tr *traffic) perform(a *action, at place) bool {
+	w := tr.w
+	if a.store != nil {
+		tr.produce(at, 2)
+		ok := eventually(3*time.Second, func() bool { return a.store(w, at) })
+		if ok {
+			w.edit.did(a.name)
+		}
+		return ok
+	}
+	count := w.edit.count(a.name)
+	if a.several {
+		w.edit.hold(at)
+		for range 3 {
+			_, _ = tr.send(at, 1+tr.w.rng.IntN(3))
+		}
+	}
+	w.edit.arm(a)
+	defer w.edit.arm(nil)
+	return eventually(4*time.Second, func() bool {
+		tr.produce(at, 2)
+		time.Sleep(10 * time.Millisecond)
+		return w.edit.count(a.name) > count
+	})
+}
+
+// produce sends records without waiting.
+func (tr *traffic) produce(at place, n int) {
+	for _, r := range tr.records(at, n) {
+		tr.producer.TryProduce(tr.w.t.Context(), r, nil)
+	}
+}
+
+// resumes makes the broker honest and demands that what is produced from now on arrives, on
+// partitions that nobody spoilt.
+func (tr *traffic) resumes(name string) {
+	tr.w.t.Helper()
+	tr.w.edit.arm(nil)
+	const tries = 20
+	topic := tr.w.makeTopics(tries, name)[0]
+	defer tr.consume(topic)()
+	for i := range int32(tries) {
+		var records []*kgo.Record
+		var err error
+		if records, err = tr.send(place{topic, i}, 3); err != nil {
+			tr.w.t.Logf("producing again: %v", err)
+		}
+		if eventually(time.Second, func() bool { return tr.arrived(records) }) {
+			return
+		}
+	}
+	tr.w.t.Errorf("service did not resume once the broker was honest:\n%s", strings.TrimSpace(tr.w.log.from(max(0, tr.w.log.size()-20))))
+}
