@@ -49,6 +49,7 @@ func sampleGrant() *Grant {
 	fill(g.Header.Instance[:], 9)
 	fill(g.Signature[:], 11)
 	g.Wraps = make([]Wrap, 2)
+	g.Wraps[0].Node[3], g.Wraps[1].Node[3] = 0x15, 0x15 // of partition 5
 	g.Wraps[1].Node[15] = 1
 	fill(g.Wraps[1].HPKE[:], 1)
 	return g
@@ -147,6 +148,8 @@ func TestWhatIsOutOfBoundsIsRefused(t *testing.T) {
 		"ends at its start":   func(g *Grant) { g.Header.UseBy = g.Header.Start },
 		"wraps out of order":  func(g *Grant) { g.Wraps[0].Node[0] = 1 },
 		"recipient twice":     func(g *Grant) { g.Wraps[1].Node[15] = 0 },
+		"partition 16":        func(g *Grant) { g.Partition, g.Wraps = 16, nil },
+		"wrap elsewhere":      func(g *Grant) { g.Wraps[0].Node[3] = 0x14 },
 		"513 topics":          func(g *Grant) { g.Header.Topics = manyTopics(513) },
 	} {
 		g := sampleGrant()

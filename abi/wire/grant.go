@@ -93,6 +93,10 @@ type Wrap struct {
 
 const wrapEntrySize = 16 + 8 + WrapSize
 
+// grantPartitions is the number of parts of a grant; the low bits of a node id's first four
+// bytes choose among them (PROTOCOL.md §2.2).
+const grantPartitions = 16
+
 // A Grant is an EpochGrant as one partition of the grants topic holds it: HEADER, PART
 // and the WRAPS of the recipients that belong to the partition.
 //
@@ -133,7 +137,8 @@ func (g *Grant) Append(b []byte) []byte {
 }
 
 // ParseGrant reads exactly one part of at most 512 KiB. It checks the order of topics and
-// wraps, the epoch's times and that WRAPS is what wraps_hash says, but not the signature.
+// wraps, that the wraps belong to its partition, the epoch's times and that WRAPS is what
+// wraps_hash says, but not the signature.
 func ParseGrant(b []byte) (*Grant, error) {
 	r := reader{b: b, bad: len(b) > MaxControlSize}
 	g := &Grant{}
@@ -161,7 +166,9 @@ func ParseGrant(b []byte) (*Grant, error) {
 		}
 		h.Topics = append(h.Topics, t)
 	}
-	g.Partition = r.u8()
+	if g.Partition = r.u8(); g.Partition >= grantPartitions {
+		r.bad = true
+	}
 	var hash Digest
 	r.fixed(hash[:])
 	r.fixed(g.Signature[:])
@@ -172,7 +179,7 @@ func ParseGrant(b []byte) (*Grant, error) {
 		r.fixed(w.Node[:])
 		r.fixed(w.Prekey[:])
 		r.fixed(w.HPKE[:])
-		if i > 0 && bytes.Compare(g.Wraps[i-1].Node[:], w.Node[:]) >= 0 {
+		if i > 0 && bytes.Compare(g.Wraps[i-1].Node[:], w.Node[:]) >= 0 || w.Node[3]%grantPartitions != g.Partition {
 			r.bad = true
 		}
 		g.Wraps = append(g.Wraps, w)
