@@ -52,6 +52,13 @@ def open_grant(part, producer_pub, node, seeds):
     raise primitives.Refused("no prekey")
 
 
+def read_part(data, pub):
+    """What is public of a part, and its Kafka key."""
+    h = wire.read_part(data, pub)
+    del h["wraps"], h["header"]
+    return {"fields": h, "key": wire.grant_key(h)}
+
+
 def held(roots):
     return {r["kid"]: (r["topic"], r["root"]) for r in roots}
 
@@ -84,6 +91,7 @@ OPS = {
     "read_credential": keyed(wire.read_credential, wire.credential_key),
     "make_bundle": wire.make_bundle,
     "read_bundle": keyed(wire.read_bundle, wire.bundle_key),
+    "read_part": read_part,
     "roster_digest": wire.roster_digest,
     "make_grant": make_grant,
     "open_grant": open_grant,

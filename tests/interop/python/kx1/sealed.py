@@ -28,8 +28,8 @@ def seal_value(root, kid, leaf, nrec, salt, place, plain):
 
 
 def open_value(value, keys, topic, partition, nrec):
-    """The plaintext of a packed value, 17 bytes at least."""
-    if len(value) < _PACKED.size + _PREAMBLE.size + 16:
+    """The plaintext of a packed value."""
+    if len(value) < _PACKED.size + 16:
         raise Refused("unauthentic", "short value")
     magic, flags, kid, leaf, count, salt = _PACKED.unpack_from(value)
     if (magic, flags, count) != (PACKED_MAGIC, FLAGS, nrec):
@@ -64,8 +64,7 @@ def _is_marker(h, section):
     r = kafka.read_records(section, 1)[0]
     key = r["key"] or b""
     return (
-        not r["headers"] and len(key) == 4 and key[:2] == b"\0\0" and key[2:] in (b"\0\0", b"\0\1")
-        and r["value"] is not None and len(r["value"]) <= 16
+        not r["headers"] and len(key) == 4 and key[2:] in (b"\0\0", b"\0\1") and len(r["value"] or b"") <= 16
     )
 
 
@@ -89,9 +88,9 @@ def open_batch(batch, keys, topic, partition, cap):
     if h["last_offset_delta"] + 1 != len(records):
         raise Refused("unauthentic", "lastOffsetDelta")
     plain = open_value(records[0]["value"], keys, topic, partition, len(records))
+    if len(plain) < _PREAMBLE.size or plain[0] > kafka.ZSTD:
+        raise Refused("malformed", "plaintext")
     codec, h["base_timestamp"], newest = _PREAMBLE.unpack_from(plain)
-    if codec > kafka.ZSTD:
-        raise Refused("unauthentic", "codec")
     if not h["attributes"] & kafka.LOG_APPEND_TIME:
         h["max_timestamp"] = newest
     h["attributes"] = h["attributes"] & ~7 | codec

@@ -187,6 +187,7 @@ def read_part(data, pub):
     r.end()
     want(h["use_by"] > h["start"] and h["flags"] & ~1 == 0 and h["partition"] < 16, "header")
     want(1 <= len(h["topics"]) <= 512 and ascending([t["topic"] for t in h["topics"]]), "topics")
+    want(all(1 <= len(t["topic"]) <= 249 for t in h["topics"]), "topic name")
     want(ascending([w["node"] for w in h["wraps"]]), "wraps")
     want(all(grants_partition(w["node"]) == h["partition"] for w in h["wraps"]), "wrap of another partition")
     want(sha256(data[wraps_at:]) == wraps_hash, "wraps hash")
