@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"crypto/sha256"
+	"encoding/pem"
 	"slices"
 	"strings"
 	"testing"
@@ -211,6 +212,33 @@ func TestOddGrantsAreJudgedAlike(t *testing.T) {
 			fields = grantFields(got)
 		}
 		if x.judge("read_part", object{"pub": octets(pub)}, data, fields, err) {
+			accepted++
+		}
+	}
+	x.both(accepted)
+}
+
+func TestOddSigningRequestsAreJudgedAlike(t *testing.T) {
+	x := newExchange(t)
+	accepted := 0
+	for range odd {
+		key := ed25519.NewKeyFromSeed(x.bytes(32))
+		c := wire.CSR{
+			Subject: wire.PublicKey(key.Public().(ed25519.PublicKey)), OfflineAllow: x.Uint32(), Roles: wire.Roles(x.IntN(70)),
+			Topics: x.patterns(), Groups: x.patterns(),
+		}
+		body := x.spoil(c.AppendBody(nil))
+		input := append([]byte("KX1 csr v1\x00"), make([]byte, 32)...)
+		data := append(slices.Clone(body), ed25519.Sign(key, append(input, body...))...)
+		got, err := keyring.ParseCSR(pem.EncodeToMemory(&pem.Block{Type: "KX1 SIGNING REQUEST", Bytes: data}))
+		fields := object{}
+		if err == nil {
+			fields = object{
+				"id_pub": octets(got.Subject[:]), "offline_allow_s": got.OfflineAllow, "roles": uint16(got.Roles),
+				"topics": patternFields(got.Topics), "groups": patternFields(got.Groups),
+			}
+		}
+		if x.judge("read_csr", object{}, data, fields, err) {
 			accepted++
 		}
 	}

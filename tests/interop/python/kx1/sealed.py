@@ -83,10 +83,11 @@ def open_batch(batch, keys, topic, partition, cap):
     if not any((r["value"] or b"")[:1] == bytes([PACKED_MAGIC]) for r in records):
         raise Refused("plaintext")
     for i, r in enumerate(records):
-        if r["key"] is not None or r["headers"] or r["offset"] != i or i > 0 and r["value"] != b"":
+        if r["key"] is not None or r["headers"] or r["attributes"] or r["offset"] != i or i > 0 and r["value"] != b"":
             raise Refused("unauthentic", "shape")
-    if h["last_offset_delta"] + 1 != len(records):
-        raise Refused("unauthentic", "lastOffsetDelta")
+    known = 7 | kafka.LOG_APPEND_TIME | kafka.TRANSACTIONAL
+    if h["last_offset_delta"] + 1 != len(records) or h["attributes"] & ~known:
+        raise Refused("unauthentic", "batch header")
     plain = open_value(records[0]["value"], keys, topic, partition, len(records))
     if len(plain) < _PREAMBLE.size or plain[0] > kafka.ZSTD:
         raise Refused("malformed", "plaintext")
