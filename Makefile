@@ -3,6 +3,7 @@
 # make bench   sealing and opening through the module beside native Go
 # make fuzz    every fuzz target for FUZZTIME each
 # make adversary  LEAKS nodes leaked, and builds that forget to erase, which must be caught
+# make adversary-broker  SEEDS sequences of what a malicious broker can do
 #
 # Nothing but Go is needed for build, demo and bench. The tests also want Python 3 with pip,
 # Java 17 with Maven, and Node; what they fetch is kept in build/deps.
@@ -11,12 +12,13 @@ GO       ?= go
 FUZZTIME ?= 30s
 LEAKS    ?= 1000
 SEED     ?= 1
+SEEDS    ?= 50
 BUILD    := build
 
 # The artifact is reproducible bit for bit: no paths, no build id, no VCS stamp.
 WASM_FLAGS := -buildmode=c-shared -trimpath -buildvcs=false -ldflags='-s -w -buildid='
 
-.PHONY: all build demo mutant test unit e2e bench fuzz adversary vet clean
+.PHONY: all build demo mutant test unit e2e bench fuzz adversary adversary-broker vet clean
 all: build
 
 # Go's own build cache decides what is stale.
@@ -62,6 +64,10 @@ fuzz: build
 adversary:
 	$(GO) test -count=1 -v -timeout 30m -run '^TestALeakOpens' ./tests/adversary -adversary.leaks=$(LEAKS) -adversary.seed=$(SEED)
 	$(GO) run ./tests/adversary/mutants -seed=$(SEED)
+
+# What a malicious broker comes to, in SEEDS sequences of everything it can do (V-4).
+adversary-broker:
+	ADVERSARY_SEED=$(SEED) ADVERSARY_SEEDS=$(SEEDS) $(GO) test -count=1 -v -timeout 60m -run '^TestNoSequence' ./tests/adversary/broker
 
 clean:
 	rm -rf $(BUILD)
