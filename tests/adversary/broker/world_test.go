@@ -123,7 +123,10 @@ type world struct {
 	}
 }
 
-const topicPrefix = "orders-"
+const (
+	topicPrefix = "orders-"
+	group       = "readers" // without a member nothing is past anything, and nothing is erased
+)
 
 func newWorld(t *testing.T, seed uint64) *world {
 	t.Helper()
@@ -145,7 +148,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 	t.Cleanup(w.admin.Close)
 	w.makeRealm()
 	state := w.enrol("consumer", keyring.Attributes{Roles: wire.RoleConsume, Topics: []wire.Pattern{{Prefix: true, Name: topicPrefix}},
-		OfflineAllow: time.Hour})
+		Groups: []wire.Pattern{{Name: group}}, OfflineAllow: time.Hour})
 	w.consumer = w.start("consumer", state)
 	w.joinMallory()
 	return w
@@ -330,9 +333,13 @@ func (tr *traffic) produceThrough(side *sidecar.Sidecar) {
 
 // consume follows topics with a client of its own until stop is called.
 func (tr *traffic) consume(topics ...string) (stop func()) {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(tr.w.consumer.Addr().String()), kgo.ClientID(consumerClient), kgo.ConsumeTopics(topics...),
+	return tr.consumeWith(kgo.ConsumeTopics(topics...))
+}
+
+func (tr *traffic) consumeWith(opts ...kgo.Opt) (stop func()) {
+	cl, err := kgo.NewClient(append(opts, kgo.SeedBrokers(tr.w.consumer.Addr().String()), kgo.ClientID(consumerClient),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxWait(50*time.Millisecond),
-		kgo.RetryBackoffFn(func(int) time.Duration { return 50 * time.Millisecond }), kgo.MetadataMinAge(20*time.Millisecond))
+		kgo.RetryBackoffFn(func(int) time.Duration { return 50 * time.Millisecond }), kgo.MetadataMinAge(20*time.Millisecond))...)
 	must(tr.w.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
