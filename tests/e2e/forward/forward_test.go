@@ -7,11 +7,13 @@ import (
 	"os/exec"
 	"slices"
 	"testing"
+
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/deps"
 )
 
 func TestOwnersOfConnectionsAreFound(t *testing.T) {
 	if _, err := os.Stat("/proc/net/tcp"); err != nil {
-		t.Skip("needs /proc; hint: run on Linux")
+		deps.Missing(t, "needs /proc; hint: run on Linux")
 	}
 	echo, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -50,7 +52,7 @@ func TestOwnersOfConnectionsAreFound(t *testing.T) {
 	// Another process is told apart.
 	python, err := exec.LookPath("python3")
 	if err != nil {
-		t.Skip("needs python3")
+		deps.Missing(t, "needs python3; hint: apt-get install python3")
 	}
 	host, port, _ := net.SplitHostPort(f.Addr())
 	other := exec.Command(python, "-c", `import socket,sys
