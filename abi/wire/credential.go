@@ -22,17 +22,6 @@ const (
 
 var roleNames = []string{"produce", "consume", "issuer", "share", "archive", "admin"}
 
-// ParseRole reads one role as people write it: produce, consume, issuer, share, archive
-// or admin.
-func ParseRole(s string) (Roles, error) {
-	for i, name := range roleNames {
-		if s == name {
-			return 1 << i, nil
-		}
-	}
-	return 0, fmt.Errorf("role %q: want one of %s", s, strings.Join(roleNames, ", "))
-}
-
 // Has reports whether every role of want is in r.
 func (r Roles) Has(want Roles) bool { return r&want == want }
 

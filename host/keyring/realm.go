@@ -117,12 +117,6 @@ func (i *Issuer) Marshal() []byte {
 	return armor(armorIssuer, b)
 }
 
-// Realm is the realm's id.
-func (i *Issuer) Realm() wire.RealmID { return i.cert.Realm }
-
-// Certificate is the issuer's own credential. It must not be changed.
-func (i *Issuer) Certificate() *wire.Credential { return &i.cert }
-
 // Wipe overwrites the key.
 func (i *Issuer) Wipe() { clear(i.seed[:]) }
 

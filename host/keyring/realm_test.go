@@ -19,7 +19,7 @@ func TestKeyFilesReadBack(t *testing.T) {
 		t.Errorf("root: %v", err)
 	}
 	issuer, err := ParseIssuer(append([]byte("\n"), w.issuer.Marshal()...))
-	if err != nil || issuer.Realm() != w.issuer.Realm() || issuer.seed != w.issuer.seed {
+	if err != nil || issuer.cert.Realm != w.issuer.cert.Realm || issuer.seed != w.issuer.seed {
 		t.Errorf("issuer: %v", err)
 	}
 	for _, file := range [][]byte{w.root.Marshal(), w.issuer.Marshal()} {
@@ -177,7 +177,7 @@ func TestIssuerRefusesWhatMakesNoSense(t *testing.T) {
 
 func TestIssuerCannotCertifyAnIssuer(t *testing.T) {
 	w := newWorld(t)
-	c := *w.issuer.Certificate()
+	c := w.issuer.cert
 	c.Issuer = w.issuer.cert.Subject
 	c.Signature = sign(&w.issuer.seed, wire.TypeCredential, c.Realm, c.AppendBody(nil))
 	if err := verifyIssued(w.root.PublicKey(), &w.issuer.cert, &c); !errors.Is(err, ErrUnauthentic) {
