@@ -144,14 +144,8 @@ func (a *Agent) openState() (err error) {
 	if a.store, err = OpenStore(a.cfg.StateFile); err != nil {
 		return err
 	}
-	b, err := a.store.Load()
-	if err != nil {
+	if a.state, err = a.store.LoadState(); err != nil {
 		return err
-	}
-	a.state, err = keyring.ParseState(b)
-	clear(b)
-	if err != nil {
-		return fmt.Errorf("state file %s: %w\nhint: enrol the node again; a state is not restored from a backup", a.cfg.StateFile, err)
 	}
 	a.node = a.state.Node()
 	if err := a.node.Check(a.now()); err != nil {

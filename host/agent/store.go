@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+
+	"github.com/wasm-e2ee/wasm-e2ee/host/keyring"
 )
 
 // maxState bounds what is read from a state file, in bytes: 2^20 live kids (PROTOCOL.md
@@ -138,4 +140,26 @@ func resolve(path string) (string, error) {
 
 func hintWritable(path string) string {
 	return fmt.Sprintf("hint: keys are erased by rewriting this file, so its directory %s must be writable for this user, with space left", filepath.Dir(path))
+}
+
+// LoadState reads the state in the file and wipes the bytes it was read from. Its error wraps
+// fs.ErrNotExist where there is no file.
+func (s *Store) LoadState() (*keyring.State, error) {
+	b, err := s.Load()
+	if err != nil {
+		return nil, err
+	}
+	defer clear(b)
+	state, err := keyring.ParseState(b)
+	if err != nil {
+		return nil, fmt.Errorf("state file %s: %w\nhint: enrol the node again; a state is not restored from a backup", s.path, err)
+	}
+	return state, nil
+}
+
+// SaveState writes a state that nobody else uses, and wipes the bytes it was written from.
+func (s *Store) SaveState(state *keyring.State) error {
+	b := state.Marshal()
+	defer clear(b)
+	return s.Save(b)
 }

@@ -217,9 +217,7 @@ func (s *stage) enrol(issuer *keyring.Issuer, name string, want keyring.Attribut
 	if err != nil {
 		return "", err
 	}
-	encoded := state.Marshal()
-	defer clear(encoded)
-	return path, errors.Join(store.Save(encoded), store.Close())
+	return path, errors.Join(store.SaveState(state), store.Close())
 }
 
 // start runs one sidecar, as `wasm-e2ee proxy` does, and reports warnings and errors only.

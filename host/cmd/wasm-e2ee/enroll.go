@@ -91,7 +91,7 @@ func (c *enroll) attributes() (keyring.Attributes, error) {
 
 // request writes a CSR, for a new identity or the one that the state already has.
 func (c *enroll) request(store *agent.Store, want keyring.Attributes) error {
-	state, err := load(store)
+	state, err := store.LoadState()
 	if errors.Is(err, fs.ErrNotExist) {
 		state, err = keyring.NewState(rand.Reader)
 	}
@@ -99,7 +99,7 @@ func (c *enroll) request(store *agent.Store, want keyring.Attributes) error {
 		return err
 	}
 	defer state.Wipe()
-	if err := save(store, state); err != nil {
+	if err := store.SaveState(state); err != nil {
 		return err
 	}
 	if err := writePublic(c.CSR, state.Node().CSR(want)); err != nil {
@@ -112,7 +112,7 @@ func (c *enroll) request(store *agent.Store, want keyring.Attributes) error {
 
 // install adopts the credential.
 func (c *enroll) install(store *agent.Store, file []byte) error {
-	state, err := load(store)
+	state, err := store.LoadState()
 	if err != nil {
 		return err
 	}
@@ -120,7 +120,7 @@ func (c *enroll) install(store *agent.Store, file []byte) error {
 	if err := state.Node().Install(file, time.Now()); err != nil {
 		return fmt.Errorf("%s: %w\nhint: have the newest request of this node signed where its realm is: wasm-e2ee realm issue --csr FILE", c.Credential, err)
 	}
-	if err := save(store, state); err != nil {
+	if err := store.SaveState(state); err != nil {
 		return err
 	}
 	credential := state.Node().Credential()
@@ -128,21 +128,6 @@ func (c *enroll) install(store *agent.Store, file []byte) error {
 		state.Node().ID(), state.Node().Realm(), credential.Roles, patterns(credential.Topics), patterns(credential.Groups),
 		time.UnixMilli(int64(credential.NotAfter)).Format(time.RFC3339))
 	return nil
-}
-
-func load(store *agent.Store) (*keyring.State, error) {
-	raw, err := store.Load()
-	if err != nil {
-		return nil, err
-	}
-	defer clear(raw)
-	return keyring.ParseState(raw)
-}
-
-func save(store *agent.Store, state *keyring.State) error {
-	raw := state.Marshal()
-	defer clear(raw)
-	return store.Save(raw)
 }
 
 func sameTopics(a, b []string) bool {
