@@ -49,6 +49,7 @@ const (
 	StatusClockSkew    Status = 55 // the broker's clock and ours disagree beyond the allowed skew
 	StatusShuttingDown Status = 56 // the process is draining
 	StatusReplayed     Status = 57 // opened before at another offset: the broker appended it again
+	StatusHistory      Status = 58 // sealed before this node joined: passed over like expired data
 )
 
 var statusText = map[Status]string{
@@ -79,6 +80,7 @@ var statusText = map[Status]string{
 	StatusClockSkew:        "clock differs too much from the broker's",
 	StatusShuttingDown:     "shutting down",
 	StatusReplayed:         "opened before at another offset",
+	StatusHistory:          "sealed before this node joined",
 }
 
 // String names the status in lower case, without its number.

@@ -62,6 +62,50 @@ func sampleCSR() *CSR {
 	return c
 }
 
+func sampleAuthorityState() *AuthorityState {
+	a := &AuthorityState{Seq: 4, Issued: 100, NextUpdate: 200, Revoked: []Revocation{{Serial{1}, 50}, {Serial{2}, 60}}}
+	fill(a.Realm[:], 1)
+	fill(a.Prev[:], 2)
+	fill(a.Issuer[:], 3)
+	fill(a.Signature[:], 4)
+	return a
+}
+
+func sampleKeyShare() *KeyShare {
+	g := sampleGrant()
+	g.Header.Topics[0].Commit[0] = 9
+	k := &KeyShare{Proof: g.Proof(), Topic: "b"}
+	fill(k.Sharer[:], 1)
+	fill(k.Recipient[:], 2)
+	fill(k.HPKE[:], 3)
+	fill(k.Signature[:], 4)
+	return k
+}
+
+func sampleEpochRequest() *EpochRequest {
+	q := &EpochRequest{Group: "billing", Created: 77, Kids: [][KidSize]byte{{1}, {2}}}
+	fill(q.Realm[:], 1)
+	fill(q.Node[:], 2)
+	fill(q.Credential[:], 3)
+	fill(q.Signature[:], 4)
+	return q
+}
+
+func sampleRenewal() *Renewal {
+	n := &Renewal{}
+	fill(n.Realm[:], 1)
+	fill(n.Node[:], 2)
+	fill(n.Credential[:], 3)
+	fill(n.Subject[:], 4)
+	fill(n.OldKey[:], 5)
+	fill(n.NewKey[:], 6)
+	return n
+}
+
+func sampleEnrolmentKey() EnrolmentKey {
+	return EnrolmentKey{Ticket: TicketID{1, 2}, Attempt: Attempt{3}, Step: 2}
+}
+
 // message is what every layout of this package offers.
 type message interface {
 	Append([]byte) []byte
@@ -76,6 +120,11 @@ var layouts = []struct {
 	{"credential", sampleCredential(), func(b []byte) (message, error) { return ParseCredential(b) }},
 	{"bundle", sampleBundle(), func(b []byte) (message, error) { return ParsePrekeyBundle(b) }},
 	{"grant", sampleGrant(), func(b []byte) (message, error) { return ParseGrant(b) }},
+	{"authority state", sampleAuthorityState(), func(b []byte) (message, error) { return ParseAuthorityState(b) }},
+	{"key share", sampleKeyShare(), func(b []byte) (message, error) { return ParseKeyShare(b) }},
+	{"epoch request", sampleEpochRequest(), func(b []byte) (message, error) { return ParseEpochRequest(b) }},
+	{"renewal", sampleRenewal(), func(b []byte) (message, error) { return ParseRenewal(b) }},
+	{"enrolment key", sampleEnrolmentKey(), func(b []byte) (message, error) { return ParseEnrolmentKey(b) }},
 	{"csr", sampleCSR(), func(b []byte) (message, error) { return ParseCSR(b) }},
 }
 
@@ -114,7 +163,7 @@ func TestEveryTruncationAndExtensionIsRefused(t *testing.T) {
 }
 
 func TestForeignVersionTypeAndSuiteAreRefused(t *testing.T) {
-	for _, l := range layouts[:3] {
+	for _, l := range layouts[:7] {
 		for i := range 3 {
 			b := l.value.Append(nil)
 			b[i]++
@@ -163,11 +212,75 @@ func TestWhatIsOutOfBoundsIsRefused(t *testing.T) {
 	if _, err := ParseGrant(g.Append(nil)); err != nil {
 		t.Errorf("a grant of %d topics: %v", MaxTopics, err)
 	}
+	for name, change := range map[string]func(a *AuthorityState){
+		"seq 0":                    func(a *AuthorityState) { a.Seq = 0 },
+		"ends before it starts":    func(a *AuthorityState) { a.NextUpdate = a.Issued - 1 },
+		"revocations out of order": func(a *AuthorityState) { a.Revoked[0].Serial = Serial{3} },
+		"revoked twice":            func(a *AuthorityState) { a.Revoked[0].Serial = Serial{2} },
+		"16,385 revocations":       func(a *AuthorityState) { a.Revoked = manyRevoked(MaxRevoked + 1) },
+	} {
+		a := sampleAuthorityState()
+		change(a)
+		if _, err := ParseAuthorityState(a.Append(nil)); !errors.Is(err, ErrMalformed) {
+			t.Errorf("authority state, %s: %v", name, err)
+		}
+	}
+	a := sampleAuthorityState()
+	a.Revoked = manyRevoked(MaxRevoked)
+	if _, err := ParseAuthorityState(a.Append(nil)); err != nil {
+		t.Errorf("%d revocations: %v", MaxRevoked, err)
+	}
+	for name, change := range map[string]func(k *KeyShare){
+		"another realm":               func(k *KeyShare) { k.Realm[0]++ },
+		"topic that the header lacks": func(k *KeyShare) { k.Topic = "c" },
+	} {
+		k := sampleKeyShare()
+		change(k)
+		if _, err := ParseKeyShare(k.Append(nil)); !errors.Is(err, ErrMalformed) {
+			t.Errorf("key share, %s: %v", name, err)
+		}
+	}
+	for name, change := range map[string]func(q *EpochRequest){
+		"no group":          func(q *EpochRequest) { q.Group = "" },
+		"no kid":            func(q *EpochRequest) { q.Kids = nil },
+		"kids out of order": func(q *EpochRequest) { q.Kids[0] = [KidSize]byte{3} },
+		"kid twice":         func(q *EpochRequest) { q.Kids[0] = q.Kids[1] },
+		"257 kids":          func(q *EpochRequest) { q.Kids = manyKids(MaxRequested + 1) },
+	} {
+		q := sampleEpochRequest()
+		change(q)
+		if _, err := ParseEpochRequest(q.Append(nil)); !errors.Is(err, ErrMalformed) {
+			t.Errorf("epoch request, %s: %v", name, err)
+		}
+	}
+	for _, step := range []uint8{0, EnrolmentSteps + 1} {
+		k := sampleEnrolmentKey()
+		k.Step = step
+		if _, err := ParseEnrolmentKey(k.Append(nil)); !errors.Is(err, ErrMalformed) {
+			t.Errorf("enrolment key, step %d: %v", step, err)
+		}
+	}
 	p := sampleBundle()
 	p.NotAfter = p.Created - 1
 	if _, err := ParsePrekeyBundle(p.Append(nil)); !errors.Is(err, ErrMalformed) {
 		t.Errorf("bundle that ends before it starts: %v", err)
 	}
+}
+
+func manyRevoked(n int) []Revocation {
+	out := make([]Revocation, n)
+	for i := range out {
+		out[i].Serial = Serial{byte(i >> 8), byte(i)}
+	}
+	return out
+}
+
+func manyKids(n int) [][KidSize]byte {
+	out := make([][KidSize]byte, n)
+	for i := range out {
+		out[i] = [KidSize]byte{byte(i >> 8), byte(i)}
+	}
+	return out
 }
 
 func bigPatterns() []Pattern {
@@ -203,6 +316,10 @@ func TestKeysNameTypeAndSubject(t *testing.T) {
 	}{
 		{c.Key(), bytes.Join([][]byte{{1}, c.Node[:], c.Serial[:]}, nil)},
 		{p.Key(), bytes.Join([][]byte{{3}, p.Node[:]}, nil)},
+		{sampleAuthorityState().Key(), []byte{2}},
+		{KeyShareKey([8]byte{7}, c.Node), bytes.Join([][]byte{{5, 7, 0, 0, 0, 0, 0, 0, 0}, c.Node[:]}, nil)},
+		{sampleEpochRequest().Key(), append([]byte{6}, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17)},
+		{sampleRenewal().Key(), append([]byte{9}, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17)},
 		{g.Header.Key(), bytes.Join([][]byte{{4}, g.Header.Instance[:], {0, 0, 0, 7}}, nil)},
 	} {
 		if !bytes.Equal(tt.key, tt.want) {
@@ -256,7 +373,12 @@ func fuzz(f *testing.F, i int) {
 	})
 }
 
-func FuzzCredential(f *testing.F)   { fuzz(f, 0) }
-func FuzzPrekeyBundle(f *testing.F) { fuzz(f, 1) }
-func FuzzGrant(f *testing.F)        { fuzz(f, 2) }
-func FuzzCSR(f *testing.F)          { fuzz(f, 3) }
+func FuzzCredential(f *testing.F)     { fuzz(f, 0) }
+func FuzzPrekeyBundle(f *testing.F)   { fuzz(f, 1) }
+func FuzzGrant(f *testing.F)          { fuzz(f, 2) }
+func FuzzAuthorityState(f *testing.F) { fuzz(f, 3) }
+func FuzzKeyShare(f *testing.F)       { fuzz(f, 4) }
+func FuzzEpochRequest(f *testing.F)   { fuzz(f, 5) }
+func FuzzRenewal(f *testing.F)        { fuzz(f, 6) }
+func FuzzEnrolmentKey(f *testing.F)   { fuzz(f, 7) }
+func FuzzCSR(f *testing.F)            { fuzz(f, 8) }

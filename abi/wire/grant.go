@@ -114,9 +114,8 @@ type Grant struct {
 
 // AppendBody appends what the signature covers: HEADER, partition and the digest of WRAPS.
 func (g *Grant) AppendBody(b []byte) []byte {
-	wraps := Digest(sha256.Sum256(g.appendWraps(nil)))
-	b = append(g.Header.Append(b), g.Partition)
-	return append(b, wraps[:]...)
+	p := g.Proof()
+	return p.AppendBody(b)
 }
 
 func (g *Grant) appendWraps(b []byte) []byte {
@@ -142,7 +141,72 @@ func (g *Grant) Append(b []byte) []byte {
 func ParseGrant(b []byte) (*Grant, error) {
 	r := reader{b: b, bad: len(b) > MaxControlSize}
 	g := &Grant{}
-	h := &g.Header
+	proof := r.grantProof()
+	g.Header, g.Partition, g.Signature = proof.Header, proof.Partition, proof.Signature
+	wraps := r.b
+	n := r.count(wrapEntrySize)
+	for i := 0; i < n && !r.bad; i++ {
+		var w Wrap
+		r.fixed(w.Node[:])
+		r.fixed(w.Prekey[:])
+		r.fixed(w.HPKE[:])
+		if i > 0 && bytes.Compare(g.Wraps[i-1].Node[:], w.Node[:]) >= 0 || w.Node[3]%grantPartitions != g.Partition {
+			r.bad = true
+		}
+		g.Wraps = append(g.Wraps, w)
+	}
+	if !r.bad && sha256.Sum256(wraps) != proof.WrapsHash {
+		r.bad = true
+	}
+	if err := r.end("grant"); err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+// Wrap returns the part's wrap for node, or nil.
+func (g *Grant) Wrap(node NodeID) *Wrap {
+	for i := range g.Wraps {
+		if g.Wraps[i].Node == node {
+			return &g.Wraps[i]
+		}
+	}
+	return nil
+}
+
+// A GrantProof is a part of a grant without its wraps: what a producer signed, and what a
+// KeyShare carries on.
+//
+//	HEADER
+//	 1b: partition
+//	32b: wraps_hash
+//	64b: the producer's signature of the above
+type GrantProof struct {
+	Header    GrantHeader
+	Partition uint8
+	WrapsHash Digest
+	Signature [SignatureSize]byte
+}
+
+// AppendBody appends what the signature covers.
+func (p *GrantProof) AppendBody(b []byte) []byte {
+	b = append(p.Header.Append(b), p.Partition)
+	return append(b, p.WrapsHash[:]...)
+}
+
+// Append appends the proof.
+func (p *GrantProof) Append(b []byte) []byte { return append(p.AppendBody(b), p.Signature[:]...) }
+
+// Proof returns the part without its wraps.
+func (g *Grant) Proof() GrantProof {
+	return GrantProof{g.Header, g.Partition, sha256.Sum256(g.appendWraps(nil)), g.Signature}
+}
+
+// grantProof reads a header, a part and its signature, and checks the order of topics and
+// the epoch's times.
+func (r *reader) grantProof() GrantProof {
+	var p GrantProof
+	h := &p.Header
 	h.Realm = r.pre(TypeEpochGrant)
 	r.fixed(h.Producer[:])
 	r.fixed(h.Credential[:])
@@ -166,39 +230,10 @@ func ParseGrant(b []byte) (*Grant, error) {
 		}
 		h.Topics = append(h.Topics, t)
 	}
-	if g.Partition = r.u8(); g.Partition >= grantPartitions {
+	if p.Partition = r.u8(); p.Partition >= grantPartitions {
 		r.bad = true
 	}
-	var hash Digest
-	r.fixed(hash[:])
-	r.fixed(g.Signature[:])
-	wraps := r.b
-	n = r.count(wrapEntrySize)
-	for i := 0; i < n && !r.bad; i++ {
-		var w Wrap
-		r.fixed(w.Node[:])
-		r.fixed(w.Prekey[:])
-		r.fixed(w.HPKE[:])
-		if i > 0 && bytes.Compare(g.Wraps[i-1].Node[:], w.Node[:]) >= 0 || w.Node[3]%grantPartitions != g.Partition {
-			r.bad = true
-		}
-		g.Wraps = append(g.Wraps, w)
-	}
-	if !r.bad && sha256.Sum256(wraps) != hash {
-		r.bad = true
-	}
-	if err := r.end("grant"); err != nil {
-		return nil, err
-	}
-	return g, nil
-}
-
-// Wrap returns the part's wrap for node, or nil.
-func (g *Grant) Wrap(node NodeID) *Wrap {
-	for i := range g.Wraps {
-		if g.Wraps[i].Node == node {
-			return &g.Wraps[i]
-		}
-	}
-	return nil
+	r.fixed(p.WrapsHash[:])
+	r.fixed(p.Signature[:])
+	return p
 }

@@ -20,9 +20,14 @@ type Type uint8
 
 // Types of control messages (PROTOCOL.md §2.6).
 const (
-	TypeCredential   Type = 1
-	TypePrekeyBundle Type = 3
-	TypeEpochGrant   Type = 4
+	TypeCredential     Type = 1
+	TypeAuthorityState Type = 2
+	TypePrekeyBundle   Type = 3
+	TypeEpochGrant     Type = 4
+	TypeKeyShare       Type = 5
+	TypeEpochRequest   Type = 6
+	TypeEnrolment      Type = 8 // a key only: its value is a Noise message
+	TypeRenewal        Type = 9
 )
 
 // String names the type as PROTOCOL.md does.
@@ -30,10 +35,20 @@ func (t Type) String() string {
 	switch t {
 	case TypeCredential:
 		return "Credential"
+	case TypeAuthorityState:
+		return "AuthorityState"
 	case TypePrekeyBundle:
 		return "PrekeyBundle"
 	case TypeEpochGrant:
 		return "EpochGrant"
+	case TypeKeyShare:
+		return "KeyShare"
+	case TypeEpochRequest:
+		return "EpochRequest"
+	case TypeEnrolment:
+		return "Enrolment"
+	case TypeRenewal:
+		return "Renewal"
 	}
 	return fmt.Sprintf("unknown type %d", uint8(t))
 }
@@ -115,7 +130,7 @@ func TypeOf(b []byte) (Type, error) {
 		return 0, fmt.Errorf("control message: %w", ErrMalformed)
 	}
 	switch t := Type(b[1]); t {
-	case TypeCredential, TypePrekeyBundle, TypeEpochGrant:
+	case TypeCredential, TypeAuthorityState, TypePrekeyBundle, TypeEpochGrant, TypeKeyShare, TypeEpochRequest, TypeRenewal:
 		return t, nil
 	}
 	return 0, fmt.Errorf("control message of %v: %w", Type(b[1]), ErrMalformed)

@@ -145,7 +145,7 @@ func (a *Agent) applyOnce(rec *kgo.Record) ([]abi.Kid, error) {
 	at := a.now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.consumer.ApplyGrant(rec.Partition, rec.Key, rec.Value, a.roster, at)
+	return a.consumer.ApplyGrant(rec.Partition, rec.Offset, rec.Key, rec.Value, a.roster, at)
 }
 
 func (a *Agent) askGrantsEnd() (int64, error) {

@@ -148,7 +148,7 @@ func (w *world) step(online bool, groups ...string) {
 	end := int64(len(w.parts[part]))
 	for at := max(w.cons.GrantsNext(), 0); at < end; at++ {
 		rec := w.parts[part][at]
-		_, err := w.cons.ApplyGrant(part, rec.Key, rec.Value, w.consRoster, w.now)
+		_, err := w.cons.ApplyGrant(part, at, rec.Key, rec.Value, w.consRoster, w.now)
 		if err != nil {
 			w.t.Fatal(err)
 		}

@@ -64,12 +64,12 @@ func (c *Consumer) RestartGrants(start int64) {
 	c.state.version++
 }
 
-// ApplyGrant verifies one record of the own partition of GrantsTopic and keeps the topic
-// secrets that it brings (PROTOCOL.md §2.8.2). kids are those that became readable.
+// ApplyGrant verifies one record of the own partition of GrantsTopic, at offset, and keeps
+// the topic secrets that it brings (PROTOCOL.md §2.8.2). kids are those that became readable.
 // ErrUnknownCredential: read the roster to its end and apply once more. Other errors are
 // logged; what was held stays as it was. The state must reach the disk before what
 // NoteGrants was told is relied on.
-func (c *Consumer) ApplyGrant(partition int32, key, value []byte, r *Roster, now time.Time) (kids []abi.Kid, err error) {
+func (c *Consumer) ApplyGrant(partition int32, offset int64, key, value []byte, r *Roster, now time.Time) (kids []abi.Kid, err error) {
 	if value == nil {
 		return nil, nil // nothing signed, nothing to do
 	}
@@ -95,7 +95,7 @@ func (c *Consumer) ApplyGrant(partition int32, key, value []byte, r *Roster, now
 		c.reject(g, abi.StatusErased)
 		return nil, fmt.Errorf("grants: instance %v, epoch %d: wrapped for prekey %v, which is gone: %w", g.Header.Instance, g.Header.Epoch, w.Prekey, abi.StatusErased)
 	}
-	kids, err = c.open(g, w, p, now)
+	kids, err = c.open(g, w, p, offset, now)
 	if err != nil {
 		return kids, fmt.Errorf("grants: instance %v, epoch %d: %w", g.Header.Instance, g.Header.Epoch, err)
 	}
@@ -195,7 +195,7 @@ func (c *Consumer) wants(g *wire.Grant, now time.Time) bool {
 
 // open unwraps es, recomputes every commitment, and only then keeps the topic secrets that
 // are wanted. es is gone when it returns.
-func (c *Consumer) open(g *wire.Grant, w *wire.Wrap, p *prekey, now time.Time) (kids []abi.Kid, err error) {
+func (c *Consumer) open(g *wire.Grant, w *wire.Wrap, p *prekey, offset int64, now time.Time) (kids []abi.Kid, err error) {
 	h := &g.Header
 	digest := h.Digest()
 	pub, err := kemPublic(&p.seed)
@@ -218,7 +218,7 @@ func (c *Consumer) open(g *wire.Grant, w *wire.Wrap, p *prekey, now time.Time) (
 	for i, t := range h.Topics {
 		x := &secret{
 			kid: KidOf(t.Commit), realm: h.Realm, producer: h.Producer, instance: h.Instance, epoch: h.Epoch,
-			start: h.Start, useBy: h.UseBy, header: digest, topic: t.Name, firstSeen: unixMs(now),
+			start: h.Start, useBy: h.UseBy, header: digest, source: offset, topic: t.Name, firstSeen: unixMs(now),
 		}
 		opened[i] = x
 		if err := deriveTopicSecret(&x.ts, &es, x.context()); err != nil {

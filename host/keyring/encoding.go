@@ -14,29 +14,35 @@ import (
 )
 
 // StateMagic starts a state file. A change of the layout changes its number.
-const StateMagic = "KX1 state v1\x00"
+const StateMagic = "KX1 state v2\x00"
 
 // Least sizes of a state's elements in bytes, to check counts against.
 const (
 	prekeySize    = 32 + 16 + 6*8
-	minSecretSize = 8 + 32 + 16 + 16 + 4 + 8 + 8 + 32 + 2 + 8 + 8 + 8 + 4
+	minSecretSize = 8 + 32 + 16 + 16 + 4 + 8 + 8 + 32 + 8 + 2 + 8 + 8 + 8 + 4
 	endSize       = 4 + 8
 	erasedSize    = 8 + 8
 	markSize      = 16 + 4 + 8
 )
 
+// headSize is what stands in front of the lists, without chain and renewal request.
+const headSize = len(StateMagic) + 32 + 2 + 8 + 8 + 8 + 8 + wire.DigestSize + 1
+
 // Marshal encodes the state into one fresh slice that never moved. It holds secrets: the
 // caller wipes it with clear once it is written (mode 0600). Integers are big-endian,
 // times Unix ms; each list is in ascending order of its first field.
 //
-//	13b: "KX1 state v1" NUL
+//	13b: "KX1 state v2" NUL
 //	32b: identity seed, SECRET
 //	 2b: length of the chain, 0 before enrolment; then root_pub 32, count 1b, each 2b length and credential
 //	 8b: grants_next
 //	 8b: erased_total
+//	 8b: created of the first bundle, 0 before it
+//	 8b: highest seq of an AuthorityState, then 32b its digest
+//	 1b: 1 while a renewal is under way, and then its seed 32 SECRET, 2b length and request
 //	 2b: prekeys, each: seed 32 SECRET, cred_serial 16, generation, created, not_after, read_back, superseded u64, mark i64 (by generation)
 //	 4b: secrets, each: kid 8, ts 32 SECRET, producer 16, instance 16, epoch u32, start, use_by u64, header digest 32,
-//	     topic (2b length), first_seen, ends_at, past_at u64, ends (4b count): partition u32, offset u64
+//	     source i64, topic (2b length), first_seen, ends_at, past_at u64, ends (4b count): partition u32, offset u64
 //	 4b: erased kids, each: kid 8, remembered until u64
 //	 4b: marks, each: node_id 16, lineage u32, generation u64
 //	32b: SHA-256 of all of the above
@@ -46,7 +52,13 @@ func (s *State) Marshal() []byte {
 		chain = appendChain(nil, s.node.root, s.node.chain)
 	}
 	secrets := s.sortedSecrets()
-	size := len(StateMagic) + 32 + 2 + len(chain) + 8 + 8 + 2 + len(s.prekeys)*prekeySize + 4 +
+	var request []byte
+	renewing := 0
+	if s.renewal != nil {
+		request = s.renewal.request.Append(nil)
+		renewing = len(s.renewal.seed) + 2 + len(request)
+	}
+	size := headSize + len(chain) + renewing + 2 + len(s.prekeys)*prekeySize + 4 +
 		4 + len(s.erased)*erasedSize + 4 + len(s.marks)*markSize + sha256.Size
 	for _, x := range secrets {
 		size += minSecretSize + len(x.topic) + len(x.ends)*endSize
@@ -59,6 +71,17 @@ func (s *State) Marshal() []byte {
 	b = append(b, chain...)
 	b = be.AppendUint64(b, uint64(s.grantsNext))
 	b = be.AppendUint64(b, s.erasedTotal)
+	b = be.AppendUint64(b, s.firstBundle)
+	b = be.AppendUint64(b, s.authority.seq)
+	b = append(b, s.authority.digest[:]...)
+	if s.renewal == nil {
+		b = append(b, 0)
+	} else {
+		b = append(b, 1)
+		b = append(b, s.renewal.seed[:]...)
+		b = be.AppendUint16(b, uint16(len(request)))
+		b = append(b, request...)
+	}
 	b = be.AppendUint16(b, uint16(len(s.prekeys)))
 	for _, p := range s.prekeys {
 		b = append(b, p.seed[:]...)
@@ -96,6 +119,7 @@ func (x *secret) append(b []byte) []byte {
 	b = be.AppendUint64(b, x.start)
 	b = be.AppendUint64(b, x.useBy)
 	b = append(b, x.header[:]...)
+	b = be.AppendUint64(b, uint64(x.source))
 	b = be.AppendUint16(b, uint16(len(x.topic)))
 	b = append(b, x.topic...)
 	b = be.AppendUint64(b, x.firstSeen)
@@ -149,6 +173,12 @@ func (s *State) parse(r *stateReader) error {
 	}
 	s.grantsNext = int64(r.u64())
 	s.erasedTotal = r.u64()
+	s.firstBundle = r.u64()
+	s.authority.seq = r.u64()
+	copy(s.authority.digest[:], r.take(wire.DigestSize))
+	if err := s.parseRenewal(r); err != nil {
+		return err
+	}
 	n := int(r.u16())
 	for i := 0; i < n && r.has(n-i, prekeySize); i++ {
 		p := &prekey{}
@@ -203,6 +233,26 @@ func (s *State) parse(r *stateReader) error {
 	return nil
 }
 
+func (s *State) parseRenewal(r *stateReader) error {
+	switch b := r.take(1); {
+	case b == nil || b[0] > 1:
+		return wire.ErrMalformed
+	case b[0] == 0:
+		return nil
+	}
+	s.renewal = &renewal{}
+	copy(s.renewal.seed[:], r.take(32))
+	request, err := wire.ParseRenewal(r.take(int(r.u16())))
+	if err != nil {
+		return err
+	}
+	if request.Subject != publicOf(&s.renewal.seed) || s.node.chain == nil {
+		return fmt.Errorf("the renewal is for another key: %w", ErrUnauthentic)
+	}
+	s.renewal.request = *request
+	return nil
+}
+
 func (x *secret) parse(r *stateReader) {
 	copy(x.kid[:], r.take(8))
 	copy(x.ts[:], r.take(32))
@@ -211,6 +261,9 @@ func (x *secret) parse(r *stateReader) {
 	x.epoch = r.u32()
 	x.start, x.useBy = r.u64(), r.u64()
 	copy(x.header[:], r.take(32))
+	if x.source = int64(r.u64()); x.source < -1 {
+		r.bad = true
+	}
 	n := int(r.u16())
 	x.topic = string(r.take(n))
 	if n == 0 || n > wire.MaxNameLen {

@@ -17,7 +17,7 @@ func (p *party) part(d *Draft) Record { return d.Records[p.state.Node().GrantPar
 func (p *party) apply(rec Record) ([]abi.Kid, error) {
 	p.t.Helper()
 	p.sync()
-	return p.consumer.ApplyGrant(rec.Partition, rec.Key, rec.Value, p.roster, p.now)
+	return p.consumer.ApplyGrant(rec.Partition, 0, rec.Key, rec.Value, p.roster, p.now)
 }
 
 // resign lets change spoil a grant's part and signs it again as signer.
@@ -229,7 +229,7 @@ func TestCredentialThatComesLateIsWaitedFor(t *testing.T) {
 	d := prod.grant("orders")[0]
 	fresh := NewRoster(cons.state, cons.timing)
 	rec := cons.part(d)
-	if _, err := cons.consumer.ApplyGrant(rec.Partition, rec.Key, rec.Value, fresh, cons.now); !errors.Is(err, ErrUnknownCredential) {
+	if _, err := cons.consumer.ApplyGrant(rec.Partition, 0, rec.Key, rec.Value, fresh, cons.now); !errors.Is(err, ErrUnknownCredential) {
 		t.Fatalf("before the roster was read: %v", err)
 	}
 	if kids, err := cons.apply(rec); err != nil || len(kids) != 1 {
@@ -339,7 +339,7 @@ func FuzzApplyGrant(f *testing.F) {
 	f.Add([]byte{4}, []byte{1, 4, 1})
 	producer := prod.state.Node().PublicKey()
 	f.Fuzz(func(t *testing.T, key, value []byte) {
-		kids, err := cons.consumer.ApplyGrant(rec.Partition, key, value, cons.roster, w.now)
+		kids, err := cons.consumer.ApplyGrant(rec.Partition, 0, key, value, cons.roster, w.now)
 		if len(kids) == 0 {
 			return
 		}

@@ -65,6 +65,9 @@ func (c *Consumer) NewPrekey(now time.Time) (Record, error) {
 	}
 	p.id = wire.PrekeyIDOf(pub)
 	c.state.prekeys = append(c.state.prekeys, p)
+	if c.state.firstBundle == 0 {
+		c.state.firstBundle = created
+	}
 	c.state.version++
 	rec, ok := c.Bundle()
 	if !ok {

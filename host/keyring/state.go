@@ -27,8 +27,25 @@ type State struct {
 	erased      map[abi.Kid]uint64 // remembered until, Unix ms
 	erasedTotal uint64
 	marks       map[wire.NodeID]mark
+	authority   authorityMark
+	renewal     *renewal // under way, nil for none
+	firstBundle uint64   // created of the node's first bundle, Unix ms; 0 before it
 
 	version uint64
+}
+
+// An authorityMark is the highest AuthorityState seen, zeros before the first. It is part of
+// the State, so that a broker cannot roll revocations back across a restart.
+type authorityMark struct {
+	seq    uint64
+	digest wire.Digest
+}
+
+// A renewal is a request for the next credential, and the key it is for. Both reach the disk
+// before the request is sent, so that a retry sends the same bytes (PROTOCOL.md §2.12).
+type renewal struct {
+	seed    secretKey
+	request wire.Renewal
 }
 
 // A prekey is an X-Wing key pair (PROTOCOL.md §2.2). Times are Unix ms, 0 for not yet.
@@ -56,6 +73,7 @@ type secret struct {
 	start     uint64
 	useBy     uint64
 	header    wire.Digest // of the header that brought it; a second one is refused
+	source    int64       // offset in the own grants partition of the record with that header; -1: not known
 	topic     string
 	firstSeen uint64
 	endsAt    uint64          // when ends was noted
@@ -92,6 +110,9 @@ func (s *State) Node() *Node { return &s.node }
 // Wipe overwrites every secret in memory. The state is of no use after it.
 func (s *State) Wipe() {
 	clear(s.node.seed[:])
+	if s.renewal != nil {
+		clear(s.renewal.seed[:])
+	}
 	for _, p := range s.prekeys {
 		clear(p.seed[:])
 	}

@@ -29,7 +29,11 @@ func fullState(t testing.TB) *State {
 	cons.publish()
 	prod.grant("c")
 	cons.follow()
-	return cons.state
+	s := cons.state
+	s.authority = authorityMark{7, wire.Digest{8}}
+	s.renewal = &renewal{seed: secretKey{9}}
+	s.renewal.request.Subject = publicOf(&s.renewal.seed)
+	return s
 }
 
 func TestStateReadsBackWhole(t *testing.T) {
@@ -50,6 +54,9 @@ func TestStateReadsBackWhole(t *testing.T) {
 		if y == nil || y.ts != x.ts || y.context() != x.context() || !reflect.DeepEqual(y.ends, x.ends) {
 			t.Errorf("kid %x differs", kid)
 		}
+	}
+	if got.authority != s.authority || got.firstBundle != s.firstBundle || *got.renewal != *s.renewal {
+		t.Errorf("got %+v, %d and %+v", got.authority, got.firstBundle, got.renewal.request)
 	}
 	if got.node.seed != s.node.seed || got.prekeys[0].seed != s.prekeys[0].seed || got.prekeys[1].id != s.prekeys[1].id {
 		t.Error("a seed differs")
@@ -116,7 +123,7 @@ func TestNoSendStateIsInTheState(t *testing.T) {
 func TestWipedStateHoldsNoSecret(t *testing.T) {
 	s := fullState(t)
 	s.Wipe()
-	if s.node.seed != (secretKey{}) || s.prekeys[0].seed != (secretKey{}) {
+	if s.node.seed != (secretKey{}) || s.renewal.seed != (secretKey{}) || s.prekeys[0].seed != (secretKey{}) {
 		t.Error("a seed is left")
 	}
 	for kid, x := range s.secrets {
@@ -129,7 +136,7 @@ func TestWipedStateHoldsNoSecret(t *testing.T) {
 func TestViewShowsNoSecret(t *testing.T) {
 	s := fullState(t)
 	text := fmt.Sprintf("%+v", s.View())
-	for _, secret := range []secretKey{s.node.seed, s.prekeys[0].seed, s.prekeys[1].seed} {
+	for _, secret := range []secretKey{s.node.seed, s.renewal.seed, s.prekeys[0].seed, s.prekeys[1].seed} {
 		if bytes.Contains([]byte(text), fmt.Appendf(nil, "%x", secret[:])) || bytes.Contains([]byte(text), fmt.Appendf(nil, "%v", secret[:])) {
 			t.Fatal("a seed is shown")
 		}

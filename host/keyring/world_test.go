@@ -178,7 +178,7 @@ func (p *party) follow() []abi.Kid {
 	var out []abi.Kid
 	for i := max(p.consumer.GrantsNext(), 0); i < int64(len(p.world.grants[part])); i++ {
 		rec := p.world.grants[part][i]
-		kids, err := p.consumer.ApplyGrant(part, rec.Key, rec.Value, p.roster, p.now)
+		kids, err := p.consumer.ApplyGrant(part, i, rec.Key, rec.Value, p.roster, p.now)
 		if err != nil {
 			p.t.Fatalf("grant %d: %v", i, err)
 		}

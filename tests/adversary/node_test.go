@@ -196,7 +196,7 @@ func (n *node) follow() {
 	part := n.state.Node().GrantPartition()
 	for i := max(n.consumer.GrantsNext(), 0); i < int64(len(n.broker.grants[part])); i++ {
 		rec := n.broker.grants[part][i]
-		if _, err := n.consumer.ApplyGrant(part, rec.Key, rec.Value, n.roster, now); err != nil && !errors.Is(err, abi.StatusErased) {
+		if _, err := n.consumer.ApplyGrant(part, i, rec.Key, rec.Value, n.roster, now); err != nil && !errors.Is(err, abi.StatusErased) {
 			n.must(err)
 		}
 		n.consumer.NoteGrants(i + 1)

@@ -371,7 +371,7 @@ func TestPythonSpeaksToGo(t *testing.T) {
 			}
 		}
 		own16 := state.Node().GrantPartition()
-		kids, err := consumer.ApplyGrant(own16, grant.Key, grant.Parts[own16], roster, x.now)
+		kids, err := consumer.ApplyGrant(own16, 0, grant.Key, grant.Parts[own16], roster, x.now)
 		x.must(err)
 		if len(kids) != len(topics) {
 			t.Fatalf("%d kids of %d topics", len(kids), len(topics))
