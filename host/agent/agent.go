@@ -48,13 +48,14 @@ type Config struct {
 // An Agent is one node at work: it implements engine.Keys. Its methods are safe for
 // concurrent use.
 type Agent struct {
-	cfg   Config
-	log   *slog.Logger
-	quiet limiter // of lasting failures
-	store *Store
-	cl    *kgo.Client // writes control records and asks brokers; it consumes nothing
-	adm   *kadm.Client
-	need  aclList
+	cfg    Config
+	log    *slog.Logger
+	quiet  limiter // of lasting failures
+	alarms alarms
+	store  *Store
+	cl     *kgo.Client // writes control records and asks brokers; it consumes nothing
+	adm    *kadm.Client
+	need   aclList
 
 	rosterLog *reader
 	grantsLog *reader
@@ -173,7 +174,8 @@ func (a *Agent) grantsFrom(ctx context.Context) (int64, error) {
 	}
 	next := a.consumer.GrantsNext()
 	if next > end {
-		a.log.Warn("the grants topic is shorter than what this node has read: reading it again from its start", "next", next, "end", end)
+		a.alarm(AlarmRollback, "the grants topic is shorter than what this node has read: reading it again from its start", "grants",
+			"next", next, "end", end, "hint", "if nobody deleted or recreated "+grantsTopic+", treat the cluster as hostile until explained")
 		a.consumer.RestartGrants(start)
 		return start, nil
 	}

@@ -22,6 +22,7 @@ type Snapshot struct {
 	RootsReceived uint64
 	RootsErased   uint64
 	PrekeysMade   uint64
+	Alarms        map[Alarm]uint64
 }
 
 // counts is what a Snapshot counts.
@@ -36,5 +37,6 @@ func (a *Agent) Snapshot() Snapshot {
 		Node: view.Node, Roles: view.Credential.Roles, Period: a.cfg.Timing.P(),
 		Epochs: a.producer.Epochs(), Held: view.Kids, Prekeys: view.Prekeys,
 		EpochsBegun: a.counts.epochs, RootsReceived: a.counts.received, RootsErased: a.counts.erased, PrekeysMade: a.publish.prekeys,
+		Alarms: a.alarms.snapshot(),
 	}
 }
