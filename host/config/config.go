@@ -6,22 +6,16 @@ package config
 import (
 	"bytes"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/goccy/go-yaml"
-	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/sasl/plain"
-	"github.com/twmb/franz-go/pkg/sasl/scram"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
 	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
@@ -30,34 +24,17 @@ import (
 
 // A File is the whole configuration. Relative paths in it are relative to the file.
 type File struct {
-	Bootstrap      []string      `yaml:"bootstrap"`       // HOST:PORT of the cluster's brokers, at least one
+	Cluster        `yaml:",inline"`
 	Listen         string        `yaml:"listen"`          // the bootstrap address for local clients; default 127.0.0.1:19092
 	AdvertisedHost string        `yaml:"advertised_host"` // the host that clients are told; default: the address they came in on
 	State          string        `yaml:"state"`           // the node's state file, from `wasm-e2ee enroll`
 	Module         string        `yaml:"module"`          // e2ee.wasm; default: beside the executable
 	CacheDir       string        `yaml:"cache_dir"`       // of compiled code; default: the user's cache directory
 	ProduceWait    time.Duration `yaml:"produce_wait"`    // how long a Produce waits for its epoch; default 8s
-	TLS            TLS           `yaml:"tls"`             // to the brokers
-	SASL           SASL          `yaml:"sasl"`            // the agent's own; the clients' is passed through
 	ClientTLS      ClientTLS     `yaml:"client_tls"`      // on the local side
 	Policy         Policy        `yaml:"policy"`
 	Timing         Timing        `yaml:"timing"`
 	Log            Log           `yaml:"log"`
-}
-
-// TLS is the connection to the brokers. The system's roots are trusted unless CA is given.
-type TLS struct {
-	Enabled bool   `yaml:"enabled"`
-	CA      string `yaml:"ca"`   // PEM file of roots, instead of the system's
-	Cert    string `yaml:"cert"` // PEM file of a client certificate
-	Key     string `yaml:"key"`  // PEM file of its key
-}
-
-// SASL is how the agent authenticates to the brokers.
-type SASL struct {
-	Mechanism    string `yaml:"mechanism"` // PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512
-	Username     string `yaml:"username"`
-	PasswordFile string `yaml:"password_file"` // its first line is the password
 }
 
 // ClientTLS is what the local side serves; without it local clients connect in plain.
@@ -103,13 +80,7 @@ func Read(path string) (*File, error) {
 	if err != nil && !errors.Is(err, io.EOF) { // EOF: an empty file
 		return nil, fmt.Errorf("configuration %s: %w\nhint: the keys are listed in examples/sidecar/README.md", path, err)
 	}
-	dir := filepath.Dir(path)
-	for _, p := range []*string{&f.State, &f.Module, &f.CacheDir, &f.TLS.CA, &f.TLS.Cert, &f.TLS.Key,
-		&f.SASL.PasswordFile, &f.ClientTLS.Cert, &f.ClientTLS.Key} {
-		if *p != "" && !filepath.IsAbs(*p) {
-			*p = filepath.Join(dir, *p)
-		}
-	}
+	beside(path, append(f.Cluster.files(), &f.State, &f.Module, &f.CacheDir, &f.ClientTLS.Cert, &f.ClientTLS.Key)...)
 	if err := f.check(); err != nil {
 		return nil, fmt.Errorf("configuration %s: %w", path, err)
 	}
@@ -128,23 +99,17 @@ func duration(to *time.Duration, text []byte) error {
 }
 
 func (f *File) check() error {
-	if len(f.Bootstrap) == 0 {
-		return errors.New("bootstrap is empty\nhint: bootstrap: [broker.example.com:9092]")
+	if err := f.Cluster.check(); err != nil {
+		return err
 	}
-	for _, addr := range append(slices.Clone(f.Bootstrap), f.Listen) {
-		if _, _, err := net.SplitHostPort(addr); err != nil {
-			return fmt.Errorf("%q is not HOST:PORT: %w", addr, err)
-		}
+	if err := checkAddress(f.Listen); err != nil {
+		return err
 	}
 	switch {
 	case f.State == "":
 		return errors.New("state is empty\nhint: state: node.state, the file that `wasm-e2ee enroll` wrote")
-	case !f.TLS.Enabled && f.TLS != TLS{}:
-		return errors.New("tls has settings but is not enabled\nhint: add `enabled: true` under tls")
-	case (f.TLS.Cert == "") != (f.TLS.Key == ""), (f.ClientTLS.Cert == "") != (f.ClientTLS.Key == ""):
+	case (f.ClientTLS.Cert == "") != (f.ClientTLS.Key == ""):
 		return errors.New("cert and key go together")
-	case f.SASL != SASL{} && (f.SASL.Mechanism == "" || f.SASL.Username == "" || f.SASL.PasswordFile == ""):
-		return errors.New("sasl needs mechanism, username and password_file")
 	case f.ProduceWait < 0:
 		return errors.New("produce_wait must not be negative")
 	case f.Log.Format != "" && f.Log.Format != "text" && f.Log.Format != "json":
@@ -209,32 +174,6 @@ func (f *File) KX1() keyring.Timing {
 	return t
 }
 
-// BrokerTLS is the TLS configuration towards the brokers, nil for plain connections.
-func (f *File) BrokerTLS() (*tls.Config, error) {
-	if !f.TLS.Enabled {
-		return nil, nil
-	}
-	c := &tls.Config{MinVersion: tls.VersionTLS12}
-	if f.TLS.CA != "" {
-		pem, err := os.ReadFile(f.TLS.CA)
-		if err != nil {
-			return nil, fmt.Errorf("tls.ca: %w", err)
-		}
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("tls.ca: no PEM certificate in %s", f.TLS.CA)
-		}
-	}
-	if f.TLS.Cert != "" {
-		pair, err := tls.LoadX509KeyPair(f.TLS.Cert, f.TLS.Key)
-		if err != nil {
-			return nil, fmt.Errorf("tls.cert: %w", err)
-		}
-		c.Certificates = []tls.Certificate{pair}
-	}
-	return c, nil
-}
-
 // LocalTLS is the TLS configuration towards local clients, nil for plain connections.
 func (f *File) LocalTLS() (*tls.Config, error) {
 	if f.ClientTLS.Cert == "" {
@@ -245,38 +184,6 @@ func (f *File) LocalTLS() (*tls.Config, error) {
 		return nil, fmt.Errorf("client_tls: %w", err)
 	}
 	return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}}, nil
-}
-
-// Kafka is how the agent reaches the cluster.
-func (f *File) Kafka() ([]kgo.Opt, error) {
-	opts := []kgo.Opt{kgo.SeedBrokers(f.Bootstrap...)}
-	c, err := f.BrokerTLS()
-	if err != nil {
-		return nil, err
-	}
-	if c != nil {
-		opts = append(opts, kgo.DialTLSConfig(c))
-	}
-	if f.SASL.Mechanism == "" {
-		return opts, nil
-	}
-	raw, err := os.ReadFile(f.SASL.PasswordFile)
-	if err != nil {
-		return nil, fmt.Errorf("sasl.password_file: %w", err)
-	}
-	password, _, _ := strings.Cut(string(raw), "\n")
-	password = strings.TrimSuffix(password, "\r")
-	switch f.SASL.Mechanism {
-	case "PLAIN":
-		opts = append(opts, kgo.SASL(plain.Auth{User: f.SASL.Username, Pass: password}.AsMechanism()))
-	case "SCRAM-SHA-256":
-		opts = append(opts, kgo.SASL(scram.Auth{User: f.SASL.Username, Pass: password}.AsSha256Mechanism()))
-	case "SCRAM-SHA-512":
-		opts = append(opts, kgo.SASL(scram.Auth{User: f.SASL.Username, Pass: password}.AsSha512Mechanism()))
-	default:
-		return nil, fmt.Errorf("sasl.mechanism %q is none of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512", f.SASL.Mechanism)
-	}
-	return opts, nil
 }
 
 // Logger writes to standard error as the file says.

@@ -229,7 +229,7 @@ func (s *stage) start(ctx context.Context, o Options, name, state string) (*side
 	defer context.AfterFunc(ctx, stop)()
 	log := slog.New(slog.NewTextHandler(s.out, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	side, err := sidecar.Start(life, &config.File{
-		Bootstrap: []string{s.bootstrap}, Listen: "127.0.0.1:0", State: state, Module: o.Module, Timing: timing,
+		Cluster: config.Cluster{Bootstrap: []string{s.bootstrap}}, Listen: "127.0.0.1:0", State: state, Module: o.Module, Timing: timing,
 	}, log.With("sidecar", name))
 	if err != nil {
 		stop()

@@ -225,7 +225,7 @@ func (w *world) stopping(name, state string) (*sidecar.Sidecar, func()) {
 	w.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	side, err := sidecar.Start(ctx, &config.File{
-		Bootstrap: []string{w.addr}, Listen: "127.0.0.1:0", State: state, Module: filepath.Join(module(w.t), "e2ee.wasm"),
+		Cluster: config.Cluster{Bootstrap: []string{w.addr}}, Listen: "127.0.0.1:0", State: state, Module: filepath.Join(module(w.t), "e2ee.wasm"),
 		CacheDir: filepath.Join(module(w.t), "cache"), Timing: timing,
 	}, slog.New(slog.NewTextHandler(w.log, nil)).With("sidecar", name))
 	if err != nil {
