@@ -102,43 +102,53 @@ func (c *Consumer) ApplyGrant(partition int32, offset int64, key, value []byte, 
 	return kids, nil
 }
 
-// verifyGrant parses a part and checks everything that is public: place, realm, times, the
-// producer's credential at start, and the signature.
+// verifyGrant parses a part of a grant and checks everything about it that is public.
 func (c *Consumer) verifyGrant(partition int32, key, value []byte, r *Roster, now time.Time) (*wire.Grant, error) {
 	g, err := wire.ParseGrant(value)
 	if err != nil {
 		return nil, err
 	}
-	h := &g.Header
-	switch {
-	case !bytes.Equal(key, h.Key()) || int32(g.Partition) != partition:
+	if !bytes.Equal(key, g.Header.Key()) || int32(g.Partition) != partition {
 		return nil, fmt.Errorf("a grant in another's place: %w", wire.ErrMalformed)
+	}
+	proof := g.Proof()
+	if err := c.verifyProof(&proof, r, now); err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+// verifyProof checks what a producer signed, as a grant or a KeyShare carries it: realm,
+// times, the producer's credential at the epoch's start, and the signature.
+func (c *Consumer) verifyProof(p *wire.GrantProof, r *Roster, now time.Time) error {
+	h := &p.Header
+	switch {
 	case h.Realm != c.state.node.Realm():
-		return nil, fmt.Errorf("a grant of realm %v: %w", h.Realm, ErrOtherRealm)
+		return fmt.Errorf("a grant of realm %v: %w", h.Realm, ErrOtherRealm)
 	case h.Start > unixMs(now.Add(c.timing.Skew)):
-		return nil, fmt.Errorf("a grant that starts in the future; hint: compare the clocks: %w", abi.StatusClockSkew)
+		return fmt.Errorf("a grant that starts in the future; hint: compare the clocks: %w", abi.StatusClockSkew)
 	case h.UseBy-h.Start > uint64(c.timing.MaxEpoch.Milliseconds()):
-		return nil, fmt.Errorf("an epoch longer than max_epoch (%v): %w", c.timing.MaxEpoch, abi.StatusNotEntitled)
+		return fmt.Errorf("an epoch longer than max_epoch (%v): %w", c.timing.MaxEpoch, abi.StatusNotEntitled)
 	}
 	cred := r.creds[h.Credential]
 	if cred == nil {
-		return nil, fmt.Errorf("producer %v: %w", h.Producer, ErrUnknownCredential)
+		return fmt.Errorf("producer %v: %w", h.Producer, ErrUnknownCredential)
 	}
 	if cred.Node != h.Producer {
-		return nil, fmt.Errorf("producer %v names a credential of another node: %w", h.Producer, ErrUnauthentic)
+		return fmt.Errorf("producer %v names a credential of another node: %w", h.Producer, ErrUnauthentic)
 	}
-	if err := verify(cred.Subject, wire.TypeEpochGrant, h.Realm, g.AppendBody(nil), &g.Signature); err != nil {
-		return nil, fmt.Errorf("producer %v: %w", h.Producer, err)
+	if err := verify(cred.Subject, wire.TypeEpochGrant, h.Realm, p.AppendBody(nil), &p.Signature); err != nil {
+		return fmt.Errorf("producer %v: %w", h.Producer, err)
 	}
 	if !cred.Roles.Has(wire.RoleProduce) || !r.valid(cred, h.Start) {
-		return nil, fmt.Errorf("producer %v had no valid credential to produce at the epoch's start: %w", h.Producer, abi.StatusNotEntitled)
+		return fmt.Errorf("producer %v had no valid credential to produce at the epoch's start: %w", h.Producer, abi.StatusNotEntitled)
 	}
 	for _, t := range h.Topics {
 		if !wire.MatchAny(cred.Topics, t.Name) {
-			return nil, fmt.Errorf("producer %v may not produce to topic %s: %w", h.Producer, t.Name, abi.StatusNotEntitled)
+			return fmt.Errorf("producer %v may not produce to topic %s: %w", h.Producer, t.Name, abi.StatusNotEntitled)
 		}
 	}
-	return g, nil
+	return nil
 }
 
 // reject remembers why the kids of a signed header cannot be opened here.
