@@ -87,6 +87,7 @@ type Agent struct {
 	saved      uint64               // version on disk; guarded by saves
 	flights    flights
 	policy     policies
+	replays    *replayGuard // takes mu below its own lock, so never called with mu held
 }
 
 // Open reads and locks the state file, checks that it can be written and that the
@@ -105,7 +106,7 @@ func Open(ctx context.Context, cfg Config) (*Agent, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &Agent{cfg: cfg, log: cfg.Log, clock: time.Now, ready: make(chan struct{}), awaited: make(map[string]*readBack), retention: make(map[string]time.Time)}
+	a := &Agent{cfg: cfg, log: cfg.Log, clock: time.Now, ready: make(chan struct{}), awaited: make(map[string]*readBack), retention: make(map[string]time.Time), replays: newReplayGuard(maxReplayEntries)}
 	a.ctx, a.cancel = context.WithCancelCause(context.Background())
 	if err := a.open(ctx); err != nil {
 		a.Close()

@@ -32,6 +32,7 @@ func (a *Agent) tick() {
 	}
 	a.save()
 	a.erase(kids)
+	a.replays.forget(kids)
 	const each = 16 // lines at most; a node that comes back after days erases thousands
 	for i, kid := range kids {
 		if i == each {
@@ -94,6 +95,7 @@ func (a *Agent) noteEnds(ctx context.Context) error {
 		a.mu.Lock()
 		a.consumer.NoteEnds(topic, ends, asked)
 		a.mu.Unlock()
+		a.replays.noteEnds(topic, a.endsOf)
 	}
 	return err
 }

@@ -56,10 +56,9 @@ type Engine struct {
 	cache   wazero.CompilationCache
 	module  wazero.CompiledModule
 
-	slots   []*slot
-	idle    chan *slot
-	replays *replayGuard
-	erased  atomic.Uint64 // counts calls of Erase: a key fetched before one is not installed after it
+	slots  []*slot
+	idle   chan *slot
+	erased atomic.Uint64 // counts calls of Erase: a key fetched before one is not installed after it
 
 	discarded struct {
 		sync.Mutex
@@ -76,7 +75,7 @@ type slot struct {
 // New compiles the module, checks that it exports what SPEC.md §3 asks for, and starts its
 // instances. A module that refuses its configuration or its random source is an error.
 func New(ctx context.Context, o Options, keys Keys) (*Engine, error) {
-	e := &Engine{keys: keys, config: o.Config.Append(nil), log: o.Log, replays: newReplayGuard(o.Log, maxSeen)}
+	e := &Engine{keys: keys, config: o.Config.Append(nil), log: o.Log}
 	rc := wazero.NewRuntimeConfig().
 		WithMemoryLimitPages(memoryLimitPages).
 		WithMemoryCapacityFromMax(true)
@@ -161,8 +160,8 @@ func (e *Engine) Open(ctx context.Context, topic string, partition int32, record
 		if err == nil {
 			opened, result, err = e.transform(ctx, openBatch, topic, partition, records[:size], out)
 		}
-		if err == nil && result.Kid != (abi.Kid{}) && !e.replays.first(result.Kid, result.Leaf, partition, offset) {
-			err = abi.StatusReplayed
+		if err == nil && result.Kid != (abi.Kid{}) {
+			err = e.keys.Opened(topic, result.Kid, result.Leaf, partition, offset)
 		}
 		if err != nil {
 			return out, fmt.Errorf("topic %s, partition %d, offset %d: %w", topic, partition, offset, err)
@@ -227,7 +226,6 @@ func (e *Engine) Erase(kids ...abi.Kid) {
 		return
 	}
 	e.erased.Add(1)
-	e.replays.forget(kids)
 	for _, s := range e.slots {
 		s.mu.Lock()
 		if s.instance != nil {

@@ -31,6 +31,7 @@ type testKeys struct {
 	roots  int
 	onRoot func() // called before Root answers
 	refuse error
+	opened map[string]int64 // offsets by what was opened
 }
 
 func newTestKeys(t *testing.T) *testKeys {
@@ -75,6 +76,20 @@ func (k *testKeys) Root(_ context.Context, topic string, kid abi.Kid) (abi.Root,
 		return abi.Root{}, errors.Join(refuse, abi.StatusUnreadable)
 	}
 	return abi.Root{Kid: kid, Root: k.root, Topic: topic}, nil
+}
+
+func (k *testKeys) Opened(topic string, kid abi.Kid, leaf uint32, partition int32, offset int64) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.opened == nil {
+		k.opened = map[string]int64{}
+	}
+	batch := fmt.Sprint(topic, kid, leaf, partition)
+	if before, ok := k.opened[batch]; ok && before != offset {
+		return abi.StatusReplayed
+	}
+	k.opened[batch] = offset
+	return nil
 }
 
 // cacheDir is shared by the tests: each compiles the same module.

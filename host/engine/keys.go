@@ -20,4 +20,10 @@ type Keys interface {
 	// StatusPending (ask again), StatusUnreadable, StatusErased, StatusNotEntitled,
 	// StatusUnavailable or StatusShuttingDown.
 	Root(ctx context.Context, topic string, kid abi.Kid) (abi.Root, error)
+
+	// Opened is told of every batch that opened, before it is delivered, with the base offset
+	// at which the broker served it (PROTOCOL.md §2.8.6). After an error the batch must not be
+	// delivered: it wraps StatusReplayed where the same one stood at another offset before,
+	// StatusErased where its key has just gone.
+	Opened(topic string, kid abi.Kid, leaf uint32, partition int32, offset int64) error
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"log/slog"
 	"testing"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
@@ -17,7 +16,7 @@ func at(b []byte, offset int64) []byte {
 	return b
 }
 
-func TestBatchAtAnotherOffsetIsRefused(t *testing.T) {
+func TestBatchThatKeysRefuseIsNotReturned(t *testing.T) {
 	e := newEngine(t, newTestKeys(t), 2)
 	sealed, err := e.Seal(t.Context(), "orders", 3, batch([]byte("v")))
 	if err != nil {
@@ -39,26 +38,5 @@ func TestBatchAtAnotherOffsetIsRefused(t *testing.T) {
 	}
 	if !bytes.Equal(opened, at(batch([]byte("w")), 18)) {
 		t.Error("what came before the replayed batch was not returned alone")
-	}
-}
-
-func TestReplayGuardForgetsTheOldestEpochWhenFull(t *testing.T) {
-	g := newReplayGuard(slog.New(slog.DiscardHandler), 3)
-	old, young := abi.Kid{1}, abi.Kid{2}
-	g.first(old, 0, 0, 100)
-	g.first(old, 1, 0, 101)
-	g.first(young, 0, 0, 102)
-	if g.first(young, 0, 0, 103) || g.first(old, 1, 0, 100) {
-		t.Error("another offset is first")
-	}
-	if !g.first(young, 1, 0, 103) {
-		t.Error("a new batch is refused")
-	}
-	if len(g.seen) != 1 || g.n != 2 || len(g.kids) != 1 {
-		t.Errorf("%d kids, %d batches; want the young one's 2", len(g.seen), g.n)
-	}
-	g.forget([]abi.Kid{young, old})
-	if g.n != 0 || len(g.kids) != 0 {
-		t.Errorf("%d batches, %d kids are left", g.n, len(g.kids))
 	}
 }

@@ -3,6 +3,7 @@ package keyring
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -70,6 +71,16 @@ func (c *Consumer) NoteEnds(topic string, ends map[int32]int64, asked time.Time)
 		}
 		c.state.version++
 	}
+}
+
+// Ends returns E_p of a held kid by partition, which is the caller's; nil until NoteEnds. A
+// value at E_p or after it is a replay (PROTOCOL.md §2.8.6).
+func (c *Consumer) Ends(kid abi.Kid) (ends map[int32]int64, held bool) {
+	x := c.state.secrets[kid]
+	if x == nil {
+		return nil, false
+	}
+	return maps.Clone(x.ends), true
 }
 
 // Watched lists the topics for which progress is wanted: secrets are held whose end

@@ -59,6 +59,9 @@ func (k *keys) Root(context.Context, string, abi.Kid) (abi.Root, error) {
 	return abi.Root{Kid: k.kid, Root: k.root, Topic: topic}, nil
 }
 
+// Opened implements engine.Keys: it remembers nothing.
+func (k *keys) Opened(string, abi.Kid, uint32, int32, int64) error { return nil }
+
 // native is the module's logic compiled for this machine.
 type native struct {
 	filter *filter.Filter
