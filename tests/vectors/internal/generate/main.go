@@ -23,15 +23,7 @@ func main() {
 	if _, err := os.Stat("vectors.go"); err != nil {
 		log.Fatal("run this in the folder tests/vectors")
 	}
-	old, err := filepath.Glob("data/*.json")
-	if err != nil {
-		log.Fatal(err)
-	}
-	for _, name := range old {
-		if err := os.Remove(name); err != nil {
-			log.Fatal(err)
-		}
-	}
+	empty("data")
 	c := corpus{}
 	c.tree()
 	c.opens()
@@ -44,15 +36,48 @@ func main() {
 	c.seals()
 	for name, v := range c {
 		v.Want.Means = v.Want.Status.String()
-		b, err := json.MarshalIndent(v, "", "  ")
-		if err != nil {
-			log.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join("data", name+".json"), append(b, '\n'), 0o644); err != nil {
+		write("data", name, v)
+	}
+	fmt.Println(len(c), "vectors of batches")
+	writeControls()
+}
+
+// writeControls writes the control records. Their wraps are drawn anew each time: HPKE has
+// no other way.
+func writeControls() {
+	c := controls{}
+	c.credentials()
+	c.bundles()
+	c.recipients()
+	c.grants()
+	empty("control")
+	for name, v := range c {
+		write("control", name, v)
+	}
+	fmt.Println(len(c), "vectors of control records")
+}
+
+// empty removes the vectors of a folder.
+func empty(dir string) {
+	old, err := filepath.Glob(dir + "/*.json")
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, name := range old {
+		if err := os.Remove(name); err != nil {
 			log.Fatal(err)
 		}
 	}
-	fmt.Println(len(c), "vectors")
+}
+
+func write(dir, name string, v any) {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, name+".json"), append(b, '\n'), 0o644); err != nil {
+		log.Fatal(err)
+	}
 }
 
 // A corpus is vectors by name.
