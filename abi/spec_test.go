@@ -120,6 +120,10 @@ func TestSpecListsEveryStatusWithItsNumber(t *testing.T) {
 		if strings.HasPrefix(abi.Status(n).String(), "unknown status") {
 			t.Errorf("%s has no text", name)
 		}
+		words := regexp.MustCompile("[A-Z][a-z]*").FindAllString(strings.TrimPrefix(name, "Status"), -1)
+		if want := strings.ToLower(strings.Join(words, "_")); abi.Status(n).Name() != want && name != "StatusOK" {
+			t.Errorf("%s is named %q, want %q", name, abi.Status(n).Name(), want)
+		}
 	}
 	for name := range got {
 		if _, ok := want[name]; !ok {

@@ -83,6 +83,42 @@ var statusText = map[Status]string{
 	StatusHistory:          "sealed before this node joined",
 }
 
+// statusNames are statuses as the values of a metric's label, as SPEC.md §5 names them.
+var statusNames = map[Status]string{
+	StatusOK:               "ok",
+	StatusNeedLease:        "need_lease",
+	StatusNeedRoot:         "need_root",
+	StatusNeedSpace:        "need_space",
+	StatusMalformed:        "malformed",
+	StatusCorrupt:          "corrupt",
+	StatusUnsupportedMagic: "unsupported_magic",
+	StatusUnsupportedCodec: "unsupported_codec",
+	StatusTooLarge:         "too_large",
+	StatusPlaintext:        "plaintext",
+	StatusUnauthentic:      "unauthentic",
+	StatusForbidden:        "forbidden",
+	StatusNotConfigured:    "not_configured",
+	StatusBadArgument:      "bad_argument",
+	StatusWeakRandom:       "weak_random",
+	StatusFull:             "full",
+	StatusInternal:         "internal",
+	StatusUnavailable:      "unavailable",
+	StatusNoRecipient:      "no_recipient",
+	StatusCompacted:        "compacted",
+	StatusNotEntitled:      "not_entitled",
+	StatusPending:          "pending",
+	StatusUnreadable:       "unreadable",
+	StatusErased:           "erased",
+	StatusClockSkew:        "clock_skew",
+	StatusShuttingDown:     "shutting_down",
+	StatusReplayed:         "replayed",
+	StatusHistory:          "history",
+}
+
+// Name is the status's name in SPEC.md §5 in lower case with underscores, such as
+// no_recipient; "" for a number that is not in use. It does not change.
+func (s Status) Name() string { return statusNames[s] }
+
 // String names the status in lower case, without its number.
 func (s Status) String() string {
 	if t, ok := statusText[s]; ok {

@@ -77,6 +77,7 @@ type Agent struct {
 	awaited  map[string]*readBack // own grants on their way, by Kafka key
 	publish  publication
 	counts   counts
+	contact  time.Time // when the control topics were last known to be read to their ends
 
 	asked      firstAsked
 	grantsEnd  shared
@@ -203,6 +204,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	wg.Go(func() { a.publishing(scaled(time.Second, t.PrekeyRotation/4)) })
 	wg.Go(func() { a.every(scaled(time.Second, t.Window/4), a.save) })
 	wg.Go(a.watchCredential)
+	wg.Go(func() { a.every(scaled(contactPeriod, t.PrekeyRotation), a.keepContact) })
 	if a.node.HasRole(wire.RoleProduce) {
 		wg.Go(func() { a.rotating(scaled(time.Second, t.Lead/4)) })
 		wg.Go(func() { a.every(scaled(15*time.Second, t.Epoch/2), a.watchPolicies) })

@@ -19,6 +19,11 @@ const (
 	AlarmRate      Alarm = "rate"           // a credential exceeds what it may write (PROTOCOL.md §2.15)
 )
 
+// Alarms lists every kind, so that each can be counted from 0 on.
+func Alarms() []Alarm {
+	return []Alarm{AlarmReplay, AlarmRollback, AlarmDuplicate, AlarmConflict, AlarmOmitted, AlarmRate}
+}
+
 // alarms counts by kind.
 type alarms struct {
 	mu sync.Mutex

@@ -9,9 +9,12 @@ import (
 
 // A Snapshot is what an agent holds and has done, without secrets.
 type Snapshot struct {
-	Node   wire.NodeID
-	Roles  wire.Roles
-	Period time.Duration // P, which the product promises (PROTOCOL.md §2.17)
+	Node     wire.NodeID
+	Roles    wire.Roles
+	NotAfter time.Time     // the credential's end
+	Period   time.Duration // P, which the product promises (PROTOCOL.md §2.17)
+	Ready    bool          // as Agent.Ready
+	Contact  time.Time     // when the control topics were last known to be read to their ends; zero: not yet
 
 	Epochs  []keyring.EpochView  // live epochs of this producing instance
 	Held    []keyring.KidView    // topic secrets held
@@ -34,9 +37,17 @@ func (a *Agent) Snapshot() Snapshot {
 	defer a.mu.Unlock()
 	view := a.state.View()
 	return Snapshot{
-		Node: view.Node, Roles: view.Credential.Roles, Period: a.cfg.Timing.P(),
+		Node: view.Node, Roles: view.Credential.Roles, NotAfter: time.UnixMilli(int64(view.Credential.NotAfter)), Period: a.cfg.Timing.P(),
+		Ready: a.isReady(), Contact: a.contact,
 		Epochs: a.producer.Epochs(), Held: view.Kids, Prekeys: view.Prekeys,
 		EpochsBegun: a.counts.epochs, RootsReceived: a.counts.received, RootsErased: a.counts.erased, PrekeysMade: a.publish.prekeys,
 		Alarms: a.alarms.snapshot(),
 	}
+}
+
+// View shows the whole state, without secrets, as it would be in the file.
+func (a *Agent) View() keyring.View {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.state.View()
 }
