@@ -44,6 +44,10 @@ type Options struct {
 	Config    abi.Config // policy and limits, the same in each instance
 	Instances int        // calls that run at once; 0 is one per processor
 	Log       *slog.Logger
+
+	// SkipUnreadable has Open pass over batches that will never open, instead of stopping at
+	// them (PROTOCOL.md §2.8.5, on_unreadable). History is passed over in any case.
+	SkipUnreadable bool
 }
 
 // An Engine is a pool of instances of one module. Its methods may be called from any
@@ -58,6 +62,7 @@ type Engine struct {
 
 	slots  []*slot
 	idle   chan *slot
+	skips  skipper
 	erased atomic.Uint64 // counts calls of Erase: a key fetched before one is not installed after it
 
 	discarded struct {
@@ -75,7 +80,7 @@ type slot struct {
 // New compiles the module, checks that it exports what SPEC.md §3 asks for, and starts its
 // instances. A module that refuses its configuration or its random source is an error.
 func New(ctx context.Context, o Options, keys Keys) (*Engine, error) {
-	e := &Engine{keys: keys, config: o.Config.Append(nil), log: o.Log}
+	e := &Engine{keys: keys, config: o.Config.Append(nil), log: o.Log, skips: skipper{unreadable: o.SkipUnreadable, log: o.Log}}
 	rc := wazero.NewRuntimeConfig().
 		WithMemoryLimitPages(memoryLimitPages).
 		WithMemoryCapacityFromMax(true)
@@ -145,9 +150,9 @@ func (e *Engine) Seal(ctx context.Context, topic string, partition int32, record
 }
 
 // Open returns the opened form of the batches in records, which a broker served for this
-// topic and partition; of a batch cut short at the end the header stays. On error the batches
-// before the one that could not be opened are returned with it; the error wraps an
-// abi.Status.
+// topic and partition; of a batch cut short at the end the header stays, and where one is
+// passed over a marker. On error the batches before the one that could not be opened are
+// returned with it; the error wraps an abi.Status.
 func (e *Engine) Open(ctx context.Context, topic string, partition int32, records []byte) ([]byte, error) {
 	out := make([]byte, 0, len(records))
 	for len(records) > 0 {
@@ -164,7 +169,10 @@ func (e *Engine) Open(ctx context.Context, topic string, partition int32, record
 			err = e.keys.Opened(topic, result.Kid, result.Leaf, partition, offset)
 		}
 		if err != nil {
-			return out, fmt.Errorf("topic %s, partition %d, offset %d: %w", topic, partition, offset, err)
+			var skipped bool
+			if opened, skipped = e.skips.skip(out, records, size, topic, partition, err); !skipped {
+				return out, fmt.Errorf("topic %s, partition %d, offset %d: %w", topic, partition, offset, err)
+			}
 		}
 		out, records = opened, records[size:]
 	}
