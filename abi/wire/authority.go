@@ -24,7 +24,7 @@ const revocationSize = 16 + 8
 // seq of the realm is the one that holds.
 //
 //	19b: PRE
-//	 8b: seq, grows by one
+//	 8b: seq, grows by one; at most issued
 //	 8b: issued, Unix ms
 //	 8b: next_update, Unix ms: issued + S
 //	32b: prev_digest: SHA-256 of the previous body, zeros for the first
@@ -63,11 +63,12 @@ func (a *AuthorityState) Append(b []byte) []byte { return append(a.AppendBody(b)
 // Digest is the SHA-256 of the body, which the next state names as its predecessor.
 func (a *AuthorityState) Digest() Digest { return sha256.Sum256(a.AppendBody(nil)) }
 
-// Key is the state's Kafka key: 0x02.
-func (a *AuthorityState) Key() []byte { return []byte{byte(TypeAuthorityState)} }
+// Key is the state's Kafka key: 0x02 ‖ realm_id, since realms may share a cluster.
+func (a *AuthorityState) Key() []byte { return append([]byte{byte(TypeAuthorityState)}, a.Realm[:]...) }
 
-// ParseAuthorityState reads exactly one state. It refuses seq 0, a next_update before
-// issued, and revocations out of order. The signature is not verified.
+// ParseAuthorityState reads exactly one state. It refuses seq 0, a seq above issued (so that
+// nobody can use up the numbers), a next_update before issued, and revocations out of
+// order. The signature is not verified.
 func ParseAuthorityState(b []byte) (*AuthorityState, error) {
 	r := reader{b: b, bad: len(b) > MaxControlSize}
 	a := &AuthorityState{Realm: r.pre(TypeAuthorityState)}
@@ -76,7 +77,7 @@ func ParseAuthorityState(b []byte) (*AuthorityState, error) {
 	a.NextUpdate = r.u64()
 	r.fixed(a.Prev[:])
 	n := r.count(revocationSize)
-	if a.Seq == 0 || a.NextUpdate < a.Issued || n > MaxRevoked {
+	if a.Seq == 0 || a.Seq > a.Issued || a.NextUpdate < a.Issued || n > MaxRevoked {
 		r.bad = true
 	}
 	for i := 0; i < n && !r.bad; i++ {

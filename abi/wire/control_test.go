@@ -214,6 +214,7 @@ func TestWhatIsOutOfBoundsIsRefused(t *testing.T) {
 	}
 	for name, change := range map[string]func(a *AuthorityState){
 		"seq 0":                    func(a *AuthorityState) { a.Seq = 0 },
+		"seq above issued":         func(a *AuthorityState) { a.Seq = a.Issued + 1 },
 		"ends before it starts":    func(a *AuthorityState) { a.NextUpdate = a.Issued - 1 },
 		"revocations out of order": func(a *AuthorityState) { a.Revoked[0].Serial = Serial{3} },
 		"revoked twice":            func(a *AuthorityState) { a.Revoked[0].Serial = Serial{2} },
@@ -316,7 +317,7 @@ func TestKeysNameTypeAndSubject(t *testing.T) {
 	}{
 		{c.Key(), bytes.Join([][]byte{{1}, c.Node[:], c.Serial[:]}, nil)},
 		{p.Key(), bytes.Join([][]byte{{3}, p.Node[:]}, nil)},
-		{sampleAuthorityState().Key(), []byte{2}},
+		{sampleAuthorityState().Key(), append([]byte{2}, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16)},
 		{KeyShareKey([8]byte{7}, c.Node), bytes.Join([][]byte{{5, 7, 0, 0, 0, 0, 0, 0, 0}, c.Node[:]}, nil)},
 		{sampleEpochRequest().Key(), append([]byte{6}, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17)},
 		{sampleRenewal().Key(), append([]byte{9}, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17)},
