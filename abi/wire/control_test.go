@@ -106,6 +106,15 @@ func sampleEnrolmentKey() EnrolmentKey {
 	return EnrolmentKey{Ticket: TicketID{1, 2}, Attempt: Attempt{3}, Step: 2}
 }
 
+func sampleTicket() *Ticket {
+	t := &Ticket{NotAfter: 9, OfflineAllow: 8, Roles: RoleConsume | RoleShare, Topics: []Pattern{{Name: "t"}}, Groups: []Pattern{{Name: "g"}}}
+	fill(t.ID[:], 1)
+	fill(t.PSK[:], 2)
+	fill(t.Static[:], 3)
+	fill(t.Root[:], 4)
+	return t
+}
+
 // message is what every layout of this package offers.
 type message interface {
 	Append([]byte) []byte
@@ -126,6 +135,7 @@ var layouts = []struct {
 	{"renewal", sampleRenewal(), func(b []byte) (message, error) { return ParseRenewal(b) }},
 	{"enrolment key", sampleEnrolmentKey(), func(b []byte) (message, error) { return ParseEnrolmentKey(b) }},
 	{"csr", sampleCSR(), func(b []byte) (message, error) { return ParseCSR(b) }},
+	{"ticket", sampleTicket(), func(b []byte) (message, error) { return ParseTicket(b) }},
 }
 
 func TestParseAfterAppendIsTheIdentity(t *testing.T) {
@@ -383,3 +393,4 @@ func FuzzEpochRequest(f *testing.F)   { fuzz(f, 5) }
 func FuzzRenewal(f *testing.F)        { fuzz(f, 6) }
 func FuzzEnrolmentKey(f *testing.F)   { fuzz(f, 7) }
 func FuzzCSR(f *testing.F)            { fuzz(f, 8) }
+func FuzzTicket(f *testing.F)         { fuzz(f, 9) }

@@ -1,5 +1,7 @@
 package wire
 
+import "encoding/hex"
+
 // MaxNoiseMessage bounds one message of the enrolment handshake in bytes (Noise rev 34 §3).
 const MaxNoiseMessage = 65_535
 
@@ -9,6 +11,10 @@ type (
 	// An Attempt names one run of a ticket's handshake; it is random.
 	Attempt [8]byte
 )
+
+// String gives the identifier in hex.
+func (id TicketID) String() string { return hex.EncodeToString(id[:]) }
+func (a Attempt) String() string   { return hex.EncodeToString(a[:]) }
 
 // EnrolmentSteps is the number of messages of an enrolment: two of the handshake, the
 // request, the credential (PROTOCOL.md §2.12).
