@@ -62,6 +62,7 @@ var verdicts = map[abi.Status]verdict{
 	abi.StatusErased:       {codePolicyViolation, deny, "the key was erased after consumption, as configured: begin at a later offset"},
 	abi.StatusClockSkew:    {codeNotEnoughReplicas, retry, "set this machine's clock (NTP)"},
 	abi.StatusReplayed:     {codePolicyViolation, deny, "the broker serves a batch a second time at another offset: treat it as hostile until explained"},
+	abi.StatusHistory:      {codePolicyViolation, deny, "it was sealed before this node joined, and cannot be passed over: the batch does not say where it ends"},
 	abi.StatusShuttingDown: {codeNotEnoughReplicas, retry, "the sidecar is stopping; clients retry by themselves"},
 }
 

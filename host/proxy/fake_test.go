@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/subtle"
 	"fmt"
+	"maps"
 	"sync"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
@@ -20,6 +21,8 @@ type fakeFilter struct {
 	mu   sync.Mutex
 	seal func(ctx context.Context, topic string, partition int32) error               // nil: everything is sealed
 	open func(ctx context.Context, topic string, partition int32, offset int64) error // nil: everything opens
+	skip bool                                                                         // what does not open is passed over
+	over map[abi.Status]uint64                                                        // batches passed over
 }
 
 func (f *fakeFilter) onSeal(fn func(ctx context.Context, topic string, partition int32) error) {
@@ -60,7 +63,7 @@ func (f *fakeFilter) Seal(ctx context.Context, topic string, partition int32, re
 
 func (f *fakeFilter) Open(ctx context.Context, topic string, partition int32, records []byte) ([]byte, error) {
 	f.mu.Lock()
-	refuse := f.open
+	refuse, skip := f.open, f.skip
 	f.mu.Unlock()
 	var out []byte
 	for len(records) > 0 {
@@ -79,6 +82,13 @@ func (f *fakeFilter) Open(ctx context.Context, topic string, partition int32, re
 		}
 		if refuse != nil {
 			if err := refuse(ctx, topic, partition, h.BaseOffset); err != nil {
+				if skip {
+					if out, err = f.passOver(out, records[:size], err); err != nil {
+						return out, err
+					}
+					records = records[size:]
+					continue
+				}
 				return out, fmt.Errorf("topic %s, partition %d, offset %d: %w", topic, partition, h.BaseOffset, err)
 			}
 		}
@@ -95,6 +105,30 @@ func (f *fakeFilter) Open(ctx context.Context, topic string, partition int32, re
 		records = records[size:]
 	}
 	return out, nil
+}
+
+// skipping has what does not open be passed over from now on.
+func (f *fakeFilter) skipping() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.skip = true
+}
+
+func (f *fakeFilter) passOver(out, batch []byte, cause error) ([]byte, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.over == nil {
+		f.over = map[abi.Status]uint64{}
+	}
+	status, _ := judge(cause)
+	f.over[status]++
+	return kafka.AppendSkip(out, batch)
+}
+
+func (f *fakeFilter) Skipped() map[abi.Status]uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return maps.Clone(f.over)
 }
 
 var pad = bytes.Repeat([]byte{0x5a}, 4096)

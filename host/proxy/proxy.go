@@ -23,6 +23,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/wasm-e2ee/wasm-e2ee/abi"
 )
 
 // Defaults of Config.
@@ -63,9 +65,13 @@ type Filter interface {
 	// Seal returns the sealed form of one batch, waiting for a lease as long as ctx allows.
 	Seal(ctx context.Context, topic string, partition int32, records []byte) ([]byte, error)
 
-	// Open returns the opened form of any number of batches, waiting for a grant as long as
-	// ctx allows. On error it returns the opened form of those before the one that failed.
+	// Open returns the opened form of any number of batches, one for each, waiting for a grant
+	// as long as ctx allows. On error it returns the opened form of those before the one that
+	// failed. Where it passes over a batch, a control batch over the same offsets stands for it.
 	Open(ctx context.Context, topic string, partition int32, records []byte) ([]byte, error)
+
+	// Skipped returns how many batches Open has passed over, by reason.
+	Skipped() map[abi.Status]uint64
 }
 
 // Groups tells which consumer groups the node's credential lists. *agent.Agent is one.

@@ -14,6 +14,7 @@ type Stats struct {
 	SealRefused   map[abi.Status]uint64 // partitions of Produce requests that were not, by reason
 	Opened        uint64                // partitions of Fetch and ShareFetch responses delivered whole
 	OpenRefused   map[abi.Status]uint64 // partitions cut at a batch that could not be opened, by reason
+	Skipped       map[abi.Status]uint64 // batches that were passed over instead, by reason
 	Held          uint64                // responses that waited for a grant in vain
 	GroupsRefused uint64                // requests for a group that the credential does not list
 }
@@ -52,6 +53,7 @@ func (p *Proxy) Stats() Stats {
 		SealRefused:   p.stats.sealRefused.snapshot(),
 		Opened:        p.stats.opened.Load(),
 		OpenRefused:   p.stats.openRefused.snapshot(),
+		Skipped:       p.filter.Skipped(),
 		Held:          p.stats.held.Load(),
 		GroupsRefused: p.stats.groupsRefused.Load(),
 	}
