@@ -1,11 +1,8 @@
 package keyring
 
 import (
-	"crypto/hkdf"
-	"crypto/hpke"
 	"crypto/sha256"
 	"encoding/binary"
-	"fmt"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
 	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
@@ -28,17 +25,6 @@ func topicContext(h *wire.GrantHeader, topic string) string {
 	b = binary.BigEndian.AppendUint32(b, h.Epoch)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(topic)))
 	return string(append(b, topic...))
-}
-
-// expand is HKDF-Expand-SHA256(secret, label ‖ context, 32) into out.
-func expand(out *[32]byte, secret *secretKey, label, context string) error {
-	b, err := hkdf.Expand(sha256.New, secret[:], label+context, len(out))
-	if err != nil {
-		return fmt.Errorf("key derivation: %w", err)
-	}
-	copy(out[:], b)
-	clear(b)
-	return nil
 }
 
 // deriveTopicSecret derives ts from es (PROTOCOL.md §2.3).
@@ -70,55 +56,4 @@ func grantInfo(header wire.Digest, recipient wire.NodeID, kemPub []byte) []byte 
 	b := append([]byte("KX1 grant v1\x00"), header[:]...)
 	b = append(b, recipient[:]...)
 	return append(b, pub[:]...)
-}
-
-// wrapSecret seals es to an X-Wing key. crypto/hpke draws its own randomness.
-func wrapSecret(w *wire.Wrap, pub hpke.PublicKey, info []byte, es *secretKey) error {
-	b, err := hpke.Seal(pub, hpke.HKDFSHA256(), hpke.ChaCha20Poly1305(), info, es[:])
-	if err != nil {
-		return fmt.Errorf("wrap for node %v: %w", w.Node, err)
-	}
-	if len(b) != len(w.HPKE) {
-		return fmt.Errorf("wrap for node %v: %d bytes, want %d", w.Node, len(b), len(w.HPKE))
-	}
-	copy(w.HPKE[:], b)
-	return nil
-}
-
-// unwrapSecret opens a wrap with the X-Wing key of seed.
-func unwrapSecret(es *secretKey, seed *secretKey, info, wrap []byte) error {
-	key, err := hpke.MLKEM768X25519().NewPrivateKey(seed[:])
-	if err != nil {
-		return fmt.Errorf("prekey: %w", err)
-	}
-	b, err := hpke.Open(key, hpke.HKDFSHA256(), hpke.ChaCha20Poly1305(), info, wrap)
-	if err != nil || len(b) != len(es) {
-		clear(b)
-		return fmt.Errorf("wrap: %w", ErrUnauthentic)
-	}
-	copy(es[:], b)
-	clear(b)
-	return nil
-}
-
-// kemPublic derives the 1216 bytes of an X-Wing public key from its seed.
-func kemPublic(seed *secretKey) ([]byte, error) {
-	key, err := hpke.MLKEM768X25519().NewPrivateKey(seed[:])
-	if err != nil {
-		return nil, fmt.Errorf("prekey: %w", err)
-	}
-	return key.PublicKey().Bytes(), nil
-}
-
-// usableKEM parses an X-Wing public key and encapsulates to it once, so that a key that
-// cannot be wrapped to (a low-order point) is refused on arrival and spoils no grant.
-func usableKEM(pub []byte) (hpke.PublicKey, error) {
-	key, err := hpke.MLKEM768X25519().NewPublicKey(pub)
-	if err == nil {
-		_, _, err = hpke.NewSender(key, hpke.HKDFSHA256(), hpke.ChaCha20Poly1305(), nil)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("kem_pub: %w", wire.ErrMalformed)
-	}
-	return key, nil
 }
