@@ -48,6 +48,8 @@ type ClientTLS struct {
 type Policy struct {
 	Plain         []string            `yaml:"plain"`          // passed through untouched
 	RequireGroups map[string][]string `yaml:"require_groups"` // topic pattern: groups that must be able to read before anything is produced
+	OnUnreadable  OnUnreadable        `yaml:"on_unreadable"`  // what becomes of a batch that will never open: stop (default) or skip
+	Replay        time.Duration       `yaml:"replay"`         // how long groups may seek back to what they are past; default: the profile strict
 }
 
 // Timing overrides PROTOCOL.md §2.17; zero keeps a default.
@@ -118,6 +120,9 @@ func (f *File) check() error {
 	if _, err := f.Policy.Config(); err != nil {
 		return err
 	}
+	if err := f.checkProfile(); err != nil {
+		return err
+	}
 	return f.KX1().Validate()
 }
 
@@ -170,6 +175,9 @@ func (f *File) KX1() keyring.Timing {
 		if *o.from != 0 {
 			*o.to = *o.from
 		}
+	}
+	if f.Policy.Replay != 0 {
+		t.Window = f.Policy.Replay
 	}
 	return t
 }

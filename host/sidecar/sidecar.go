@@ -55,7 +55,7 @@ func Start(ctx context.Context, file *config.File, log *slog.Logger) (*Sidecar, 
 	case <-s.done:
 		return nil, errors.Join(s.Wait(), ctx.Err())
 	}
-	log.Info("serving", "listen", s.Addr().String(), "bootstrap", file.Bootstrap, "exposure_window", file.KX1().P().String())
+	log.Info("serving", "listen", s.Addr().String(), "bootstrap", file.Bootstrap, "profile", file.Profile(), "exposure_window", file.KX1().P().String())
 	return s, nil
 }
 
@@ -87,7 +87,8 @@ func (s *Sidecar) open(ctx context.Context, file *config.File, log *slog.Logger)
 	if err != nil {
 		return err
 	}
-	s.Engine, err = engine.New(ctx, engine.Options{Module: module, CacheDir: CacheDir(file.CacheDir), Config: policy, Log: log}, s.Agent)
+	s.Engine, err = engine.New(ctx, engine.Options{Module: module, CacheDir: CacheDir(file.CacheDir), Config: policy, Log: log,
+		SkipUnreadable: file.Policy.OnUnreadable == config.Skip}, s.Agent)
 	if err != nil {
 		return err
 	}
