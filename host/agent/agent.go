@@ -89,6 +89,7 @@ type Agent struct {
 	flights    flights
 	policy     policies
 	replays    *replayGuard // takes mu below its own lock, so never called with mu held
+	replayFile *replayFile  // of a consumer; the flushing loop's own
 }
 
 // Open reads and locks the state file, checks that it can be written and that the
@@ -160,7 +161,10 @@ func (a *Agent) openState() (err error) {
 		return err
 	}
 	// A state that cannot be rewritten could not be erased from: find out now.
-	return a.saveAlways()
+	if err := a.saveAlways(); err != nil || !a.node.HasRole(wire.RoleConsume) {
+		return err
+	}
+	return a.openReplays()
 }
 
 // grantsFrom is where the grants reader starts. A node that only produces reads back its
@@ -211,6 +215,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	if a.node.HasRole(wire.RoleConsume) {
 		wg.Go(func() { a.every(scaled(time.Second, t.Window/4), a.tick) })
+		wg.Go(func() { a.every(time.Second, a.flushReplays) })
 		wg.Go(func() { a.every(scaled(10*time.Second, t.Window/3), a.progress) })
 		wg.Go(func() { a.every(scaled(10*time.Second, t.PrekeyGrace/4), a.passPrekeys) })
 	}
@@ -235,6 +240,10 @@ func (a *Agent) Close() (err error) {
 		}
 		if a.state != nil && a.producer != nil {
 			err = a.saveChanged()
+		}
+		if a.replayFile != nil {
+			err = errors.Join(err, a.replayFile.flush(a.replays))
+			a.replayFile.close()
 		}
 		a.mu.Lock()
 		defer a.mu.Unlock()

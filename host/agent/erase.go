@@ -95,8 +95,8 @@ func (a *Agent) noteEnds(ctx context.Context) error {
 		a.mu.Lock()
 		a.consumer.NoteEnds(topic, ends, asked)
 		a.mu.Unlock()
-		a.replays.noteEnds(topic, a.endsOf)
 	}
+	a.replays.noteEnds(a.endsOf)
 	return err
 }
 
@@ -157,7 +157,8 @@ func (a *Agent) noteProgress(ctx context.Context, topics []string) error {
 }
 
 // groups returns, per topic, the committed offsets of those of the credential's groups that
-// use it: that have committed there, or hold one of its partitions. A credential may list
+// use it: that have committed there, or hold one of its partitions; of share groups the start
+// offsets. A credential may list
 // groups that read other topics only; they must not keep this one's keys. known are the
 // groups that use any topic of the credential: one that is not has yet to start.
 func (a *Agent) groups(ctx context.Context, topics []string) (used map[string]map[string]map[int32]int64, known []string, err error) {
@@ -210,6 +211,17 @@ func (a *Agent) groups(ctx context.Context, topics []string) (used map[string]ma
 	for group, held := range assigned {
 		for topic := range held {
 			use(topic, group)
+		}
+	}
+	sharing, err := a.shareOffsets(ctx, names)
+	if err != nil {
+		return nil, nil, err
+	}
+	for group, topics := range sharing {
+		for topic, starts := range topics {
+			if passed := use(topic, group); passed != nil {
+				maps.Copy(passed, starts)
+			}
 		}
 	}
 	return used, known, nil

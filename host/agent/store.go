@@ -45,9 +45,11 @@ func OpenStore(path string) (*Store, error) {
 	}
 	s := &Store{path: resolved, lock: lock}
 	// A crash between write and rename leaves secrets in the temporary file.
-	if err := os.Remove(s.temp()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		lock.Close()
-		return nil, fmt.Errorf("state file %s: stale temporary file: %w\n%s", path, err, hintWritable(resolved))
+	for _, stale := range []string{temporary(s.path), temporary(s.replayPath())} {
+		if err := os.Remove(stale); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			lock.Close()
+			return nil, fmt.Errorf("state file %s: stale temporary file: %w\n%s", path, err, hintWritable(resolved))
+		}
 	}
 	return s, nil
 }
@@ -88,22 +90,31 @@ func (s *Store) Load() ([]byte, error) {
 func (s *Store) Save(b []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.replace(b); err != nil {
-		os.Remove(s.temp())
+	if err := replaceFile(s.path, b); err != nil {
 		return fmt.Errorf("state file %s cannot be written: %w\n%s", s.path, err, hintWritable(s.path))
 	}
 	return nil
 }
 
+// replayPath is where the replay state is kept (PROTOCOL.md §2.8.6).
+func (s *Store) replayPath() string { return s.path + ".replay" }
+
 // Close releases the lock. The lock file stays: removing it would let a third process lock
 // a new one while a second still waits on the old.
 func (s *Store) Close() error { return s.lock.Close() }
 
-func (s *Store) replace(b []byte) error {
-	f, err := os.OpenFile(s.temp(), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+// replaceFile puts b into the file at path, of mode 0600, as a whole or not at all, and
+// returns once it is on disk. Only one call for a path at a time.
+func replaceFile(path string, b []byte) (err error) {
+	f, err := os.OpenFile(temporary(path), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
+	defer func() {
+		if err != nil {
+			os.Remove(temporary(path))
+		}
+	}()
 	_, err = f.Write(b)
 	if err == nil {
 		err = f.Sync()
@@ -114,14 +125,15 @@ func (s *Store) replace(b []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := os.Rename(s.temp(), s.path); err != nil {
+	if err := os.Rename(temporary(path), path); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(s.path))
+	return syncDir(filepath.Dir(path))
 }
 
-// temp is one fixed name, so that what a crash left is found and removed at the next start.
-func (s *Store) temp() string { return s.path + ".tmp" }
+// temporary is one fixed name, so that what a crash left is found and removed at the next
+// start.
+func temporary(path string) string { return path + ".tmp" }
 
 // resolve follows symbolic links of the file, or of its directory while it does not exist.
 func resolve(path string) (string, error) {
