@@ -23,6 +23,7 @@ var documents = []string{
 	"../abi/RATIONALE.md",
 	"quickstart/README.md",
 	"sidecar/README.md",
+	"sidecar/OPERATING.md",
 }
 
 func read(t *testing.T, path string) string {
@@ -70,7 +71,9 @@ func keys(section string, f reflect.Type) []string {
 	for i := range f.NumField() {
 		field := f.Field(i)
 		name := section + field.Tag.Get("yaml")
-		if field.Type.Kind() == reflect.Struct && field.Type != reflect.TypeFor[time.Time]() {
+		if strings.HasSuffix(name, ",inline") {
+			out = append(out, keys(section, field.Type)...)
+		} else if field.Type.Kind() == reflect.Struct && field.Type != reflect.TypeFor[time.Time]() {
 			out = append(out, keys(name+".", field.Type)...)
 		} else {
 			out = append(out, name)

@@ -34,6 +34,7 @@ type File struct {
 	ClientTLS      ClientTLS     `yaml:"client_tls"`      // on the local side
 	Policy         Policy        `yaml:"policy"`
 	Timing         Timing        `yaml:"timing"`
+	Metrics        Metrics       `yaml:"metrics"`
 	Log            Log           `yaml:"log"`
 }
 
@@ -63,6 +64,12 @@ type Timing struct {
 	Window         time.Duration `yaml:"window"`
 	HardCap        time.Duration `yaml:"hard_cap"`
 	Offline        time.Duration `yaml:"offline"`
+}
+
+// Metrics is where metrics, probes and the exposure report are served, over plain HTTP and to
+// whoever asks: on loopback, unless the network in front of it is closed.
+type Metrics struct {
+	Listen string `yaml:"listen"` // HOST:PORT; default: not at all
 }
 
 // Log is what goes to standard error.
@@ -106,6 +113,11 @@ func (f *File) check() error {
 	}
 	if err := checkAddress(f.Listen); err != nil {
 		return err
+	}
+	if f.Metrics.Listen != "" {
+		if err := checkAddress(f.Metrics.Listen); err != nil {
+			return fmt.Errorf("metrics.listen: %w", err)
+		}
 	}
 	switch {
 	case f.State == "":

@@ -42,6 +42,18 @@ func TestLeastFileGetsTheDefaults(t *testing.T) {
 	}
 }
 
+func TestMetricsAreServedOnlyWhereTheFileSays(t *testing.T) {
+	if f, err := read(t, least); err != nil || f.Metrics.Listen != "" {
+		t.Errorf("without the key they are served at %q: %v", f.Metrics.Listen, err)
+	}
+	if f, err := read(t, least+"metrics: {listen: 127.0.0.1:9464}\n"); err != nil || f.Metrics.Listen != "127.0.0.1:9464" {
+		t.Errorf("%q: %v", f.Metrics.Listen, err)
+	}
+	if _, err := read(t, least+"metrics: {listen: 9464}\n"); err == nil || !strings.Contains(err.Error(), "metrics.listen") {
+		t.Errorf("a bare port: %v", err)
+	}
+}
+
 func TestPolicyNamesWhatIsPlainAndWhoMustRead(t *testing.T) {
 	f, err := read(t, least+"policy:\n  plain: [metrics.*, audit]\n  require_groups:\n    orders: [billing]\n    \"o*\": [search, billing]\n")
 	if err != nil {

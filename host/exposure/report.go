@@ -36,6 +36,11 @@ type Report struct {
 	Epochs  []Epoch   `json:"epochs"`         // by topic secrets, by topic and start
 	Prekeys []Prekey  `json:"prekeys"`        // oldest first
 
+	// Sending are the epochs in which a running node seals, or is ready to: its memory opens
+	// what it seals in them from AsOf on, and nothing that it sealed before.
+	Sending []Epoch `json:"sending,omitempty"`
+	Running bool    `json:"running"` // Sending was looked at
+
 	Erased     uint64 `json:"erased"`     // topic secrets gone in the life of the state
 	Remembered int    `json:"remembered"` // of them, those whose kid is remembered, so that no grant brings it back
 	Grants     bool   `json:"grants"`     // grants were looked at, so Prekey.Epochs is complete as far as they go
@@ -157,6 +162,23 @@ func Of(v keyring.View, t keyring.Timing, grants []*wire.Grant, asOf time.Time) 
 	r.conditions(v, t)
 	r.Holds = len(r.Conditions) == 0
 	return r, nil
+}
+
+// AddSending adds the epochs that a running node has in memory (PROTOCOL.md §3, C2).
+func (r *Report) AddSending(live []keyring.EpochView) {
+	r.Running = true
+	for i := range live {
+		v := &live[i]
+		if !v.UseBy.After(r.AsOf) {
+			continue
+		}
+		r.Sending = append(r.Sending, Epoch{
+			Kid: kidText(v.Kid), Topic: v.Topic, Producer: r.Node, Instance: v.Instance.String(), Epoch: v.Epoch,
+			Start: v.Start.UTC(), UseBy: v.UseBy.UTC(),
+		})
+		r.widen(later(r.AsOf, v.Start.UTC()), v.UseBy.UTC())
+	}
+	sortEpochs(r.Sending)
 }
 
 func (r *Report) widen(from, until time.Time) {

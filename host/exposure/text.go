@@ -48,12 +48,16 @@ func (r *Report) WriteText(w io.Writer) error {
 	for i := range r.Prekeys {
 		p.prekey(&r.Prekeys[i], r.Grants)
 	}
+	p.sending(r)
 	p.printf("\nNot readable:\n")
 	p.printf("  what was sealed under topic secrets that were erased: %d in the life of this state, %d still remembered so that no grant brings them back%s\n", r.Erased, r.Remembered,
 		flag(len(r.Prekeys) > 0, ", except where a prekey above opens their grants"))
 	p.printf("  all that is granted neither to a prekey above nor to a topic secret above\n")
-	if r.Produces {
-		p.printf("  what this node sealed: its sending keys are never in the file; the memory of a running sidecar opens its present and prepared epochs\n")
+	switch {
+	case r.Produces && r.Running:
+		p.printf("  what this node sealed so far: its sending keys only go forward, and are never in the file\n")
+	case r.Produces:
+		p.printf("  what this node sealed: its sending keys are never in the file; the memory of a running sidecar opens its present and prepared epochs (--agent asks it)\n")
 	}
 	p.printf("\nA thief who goes on using the stolen identity gets new keys until its credential ends (PROTOCOL.md §3, C5).\n")
 	return p.err
@@ -77,6 +81,18 @@ func (p *printer) epochs(list []Epoch) {
 			}
 			p.printf("    kid %s  %s to %s  %s\n      %s\n", e.Kid, stamp(e.Start), stamp(e.UseBy), e.offsets(), e.Stays)
 		}
+	}
+}
+
+// sending prints the epochs that only the memory of a running node opens.
+func (p *printer) sending(r *Report) {
+	for i := range r.Sending {
+		e := &r.Sending[i]
+		if i == shown {
+			p.printf("  and %d more that this node seals in; --json lists them\n", len(r.Sending)-i)
+			break
+		}
+		p.printf("  topic %s: what this node seals from %s to %s, kid %s, by its memory\n", e.Topic, stamp(later(r.AsOf, e.Start)), stamp(e.UseBy), e.Kid)
 	}
 }
 

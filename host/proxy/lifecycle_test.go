@@ -296,3 +296,21 @@ func TestBadConfigurationIsExplained(t *testing.T) {
 		}
 	}
 }
+
+func TestAProxyThatIsNotRunGivesItsPortsBack(t *testing.T) {
+	p, err := New(Config{Bootstrap: []string{"127.0.0.1:9"}, Listen: "127.0.0.1:0", Log: quietLog()}, &fakeFilter{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, err := p.localPort(1, "127.0.0.1", 9)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Close()
+	for _, addr := range []string{p.Addr().String(), net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port)))} {
+		if conn, err := net.Dial("tcp", addr); err == nil {
+			conn.Close()
+			t.Errorf("%s still accepts", addr)
+		}
+	}
+}

@@ -164,6 +164,9 @@ func (p *Proxy) Run(ctx context.Context) error {
 	return err
 }
 
+// Close ends a proxy that is not Run: its listeners, and those that Learn opened.
+func (p *Proxy) Close() { p.drain() }
+
 // drain closes the listeners, lets each connection finish what it has taken, and waits.
 func (p *Proxy) drain() {
 	p.bootstrap.Close()

@@ -1,5 +1,6 @@
 // Package sidecar puts one process together: the agent, which has the keys; the engine,
-// which has the module; and the proxy, which has the clients. It decides nothing itself.
+// which has the module; the proxy, which has the clients; and metrics of all three. It
+// decides nothing itself.
 package sidecar
 
 import (
@@ -7,22 +8,26 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"time"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
 	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
 	"github.com/wasm-e2ee/wasm-e2ee/host/agent"
 	"github.com/wasm-e2ee/wasm-e2ee/host/config"
 	"github.com/wasm-e2ee/wasm-e2ee/host/engine"
+	"github.com/wasm-e2ee/wasm-e2ee/host/exposure"
+	"github.com/wasm-e2ee/wasm-e2ee/host/metrics"
 	"github.com/wasm-e2ee/wasm-e2ee/host/proxy"
 )
 
 // A Sidecar is a running process's worth of agent, engine and proxy.
 type Sidecar struct {
-	Agent  *agent.Agent
-	Engine *engine.Engine
-	proxy  *proxy.Proxy
-	done   chan struct{}
-	err    error
+	Agent   *agent.Agent
+	Engine  *engine.Engine
+	proxy   *proxy.Proxy
+	metrics *metrics.Server // nil: not configured
+	done    chan struct{}
+	err     error
 }
 
 // Start brings a sidecar up as file says and returns once it serves clients and the node is
@@ -31,6 +36,9 @@ type Sidecar struct {
 func Start(ctx context.Context, file *config.File, log *slog.Logger) (*Sidecar, error) {
 	s := &Sidecar{done: make(chan struct{})}
 	if err := s.open(ctx, file, log); err != nil {
+		if s.proxy != nil {
+			s.proxy.Close()
+		}
 		return nil, errors.Join(err, s.close())
 	}
 
@@ -38,6 +46,12 @@ func Start(ctx context.Context, file *config.File, log *slog.Logger) (*Sidecar, 
 	agentCtx, stopAgent := context.WithCancel(context.WithoutCancel(ctx))
 	proxyCtx, stopProxy := context.WithCancel(ctx)
 	agentDone := make(chan error, 1)
+	if s.metrics != nil {
+		s.metrics.Serve(metrics.Source{
+			Agent: s.Agent.Snapshot, Module: s.Engine.Counters, Proxy: s.proxy.Stats, Draining: func() bool { return proxyCtx.Err() != nil },
+			Exposure: func(asOf time.Time) (*exposure.Report, error) { return s.exposure(file, asOf) },
+		})
+	}
 	go func() {
 		err := s.Agent.Run(agentCtx)
 		stopProxy()
@@ -56,11 +70,20 @@ func Start(ctx context.Context, file *config.File, log *slog.Logger) (*Sidecar, 
 		return nil, errors.Join(s.Wait(), ctx.Err())
 	}
 	log.Info("serving", "listen", s.Addr().String(), "bootstrap", file.Bootstrap, "profile", file.Profile(), "exposure_window", file.KX1().P().String())
+	if s.metrics != nil {
+		log.Info("metrics and probes", "url", "http://"+s.MetricsAddr().String()+"/metrics")
+	}
 	return s, nil
 }
 
 // open makes the parts, in the order in which they need each other.
 func (s *Sidecar) open(ctx context.Context, file *config.File, log *slog.Logger) error {
+	if file.Metrics.Listen != "" { // first, so that probes are answered while the rest starts
+		var err error
+		if s.metrics, err = metrics.Listen(file.Metrics.Listen, log); err != nil {
+			return err
+		}
+	}
 	policy, err := file.Policy.Config()
 	if err != nil {
 		return err
@@ -117,8 +140,25 @@ func (s *Sidecar) open(ctx context.Context, file *config.File, log *slog.Logger)
 	return nil
 }
 
+// exposure reports on what the node holds as of a time, its sending keys included.
+func (s *Sidecar) exposure(file *config.File, asOf time.Time) (*exposure.Report, error) {
+	report, err := exposure.Of(s.Agent.View(), file.KX1(), nil, asOf)
+	if err == nil {
+		report.AddSending(s.Agent.Snapshot().Epochs)
+	}
+	return report, err
+}
+
 // Addr is where local clients connect.
 func (s *Sidecar) Addr() net.Addr { return s.proxy.Addr() }
+
+// MetricsAddr is where metrics and probes are served, nil where they are not.
+func (s *Sidecar) MetricsAddr() net.Addr {
+	if s.metrics == nil {
+		return nil
+	}
+	return s.metrics.Addr()
+}
 
 // Wait returns when the sidecar has drained and ended, with what went wrong.
 func (s *Sidecar) Wait() error {
@@ -129,6 +169,9 @@ func (s *Sidecar) Wait() error {
 // close frees the parts that Run does not.
 func (s *Sidecar) close() error {
 	var errs []error
+	if s.metrics != nil { // it reads the others
+		errs = append(errs, s.metrics.Close())
+	}
 	if s.Engine != nil {
 		errs = append(errs, s.Engine.Close(context.Background()))
 	}

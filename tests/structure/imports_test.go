@@ -28,6 +28,7 @@ var rooms = map[string][]string{
 	"host/config":        {"abi", "host/keyring"},
 	"host/exposure":      {"abi", "host/keyring"},
 	"host/inspect":       {"abi", "host/keyring"},
+	"host/metrics":       {"abi", "host/agent", "host/exposure", "host/proxy"},
 	"host/demo":          {"abi", "host", "tests/adversary"},
 	"host/cmd/wasm-e2ee": {"abi", "host", "tests/conformance"},
 
