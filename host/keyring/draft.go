@@ -35,9 +35,15 @@ func compareRecipients(a, b Recipient) int { return bytes.Compare(a.Node[:], b.N
 // Prepare makes one draft for each set of topics that have equal recipients (at most 512
 // topics in one). A topic that cannot be granted is in refused, with an error wrapping
 // abi.StatusNoRecipient or StatusNotEntitled, and its present epoch ends: nothing is
-// sealed for those who are no longer entitled. err (randomness, encoding) ends nothing and
-// leaves nothing behind.
+// sealed for those who are no longer entitled. err (randomness, encoding, and where
+// RequireFresh was called an AuthorityState that is not fresh) ends nothing and leaves
+// nothing behind.
 func (p *Producer) Prepare(topics []string, r *Roster, now time.Time) (drafts []*Draft, refused map[string]error, err error) {
+	if p.requireFresh {
+		if err := r.CheckFresh(now); err != nil {
+			return nil, nil, err
+		}
+	}
 	refused = map[string]error{}
 	var order []wire.Digest
 	sets := map[wire.Digest][]string{}
@@ -67,7 +73,7 @@ func (p *Producer) Prepare(topics []string, r *Roster, now time.Time) (drafts []
 	next, prev := p.next, p.prev
 	for _, set := range order {
 		for part := range slices.Chunk(sets[set], wire.MaxTopics) {
-			d, err := p.draft(part, set, recipients[set], now)
+			d, err := p.draft(part, set, recipients[set], r.authoritySeq(), now)
 			if err != nil {
 				for _, d := range drafts {
 					delete(p.pending, d)
@@ -87,8 +93,8 @@ func (p *Producer) Prepare(topics []string, r *Roster, now time.Time) (drafts []
 }
 
 // draft draws one es, derives the trees of topics from it, wraps it for every recipient
-// and forgets it.
-func (p *Producer) draft(topics []string, set wire.Digest, recipients []Recipient, now time.Time) (*Draft, error) {
+// and forgets it. authority is the seq of the AuthorityState that chose them.
+func (p *Producer) draft(topics []string, set wire.Digest, recipients []Recipient, authority uint64, now time.Time) (*Draft, error) {
 	start := now.Truncate(time.Millisecond)
 	d := &Draft{
 		Topics:     slices.Clone(topics),
@@ -105,6 +111,7 @@ func (p *Producer) draft(topics []string, set wire.Digest, recipients []Recipien
 		Epoch:        d.Epoch,
 		Start:        unixMs(d.Start),
 		UseBy:        unixMs(d.UseBy),
+		AuthoritySeq: authority,
 		RosterDigest: set,
 		Prev:         p.prev,
 	}

@@ -48,6 +48,9 @@ var (
 	// ErrDuplicateNode says that somebody else signs with this node's identity: the state
 	// file was copied, or stolen.
 	ErrDuplicateNode = errors.New("another process uses this node's identity")
+	// ErrConflict says that two signed records contradict each other. The first counts, unless
+	// the error says otherwise.
+	ErrConflict = errors.New("two signed records contradict each other")
 	// ErrKidConflict says that a second epoch claims a kid that is taken. The first wins.
 	ErrKidConflict = errors.New("a second header claims a known kid")
 )

@@ -14,6 +14,8 @@ type Node struct {
 	seed  secretKey
 	root  wire.PublicKey     // of the realm; set with chain
 	chain []*wire.Credential // the node's own, then its issuer's; empty before enrolment
+
+	revoked []wire.Revocation // of the AuthorityState that holds, as far as the roster was read
 }
 
 // Attributes are what a signing request asks for and an issuer grants.
@@ -58,20 +60,23 @@ func (n *Node) Install(file []byte, now time.Time) error {
 	case n.chain != nil && c.Lineage < n.chain[0].Lineage:
 		return fmt.Errorf("credential: lineage %d: %w", c.Lineage, ErrRollback)
 	}
-	if err := checkChain(chain, now); err != nil {
+	if err := n.checkChain(chain, now); err != nil {
 		return err
 	}
 	n.root, n.chain = root, chain
 	return nil
 }
 
-// checkChain reports the first credential that is not valid at now.
-func checkChain(chain []*wire.Credential, now time.Time) error {
+// checkChain reports the first credential that is not valid at now, or that was revoked.
+func (n *Node) checkChain(chain []*wire.Credential, now time.Time) error {
 	at := unixMs(now)
 	for i, c := range chain {
 		what := "credential"
 		if i > 0 {
 			what = "issuer's certificate"
+		}
+		if from, ok := revokedAt(n.revoked, c.Serial); ok && at >= from {
+			return fmt.Errorf("%s was revoked at %s: %w; hint: enrol a new identity, with a new state file", what, fromMs(from).UTC().Format(time.RFC3339), abi.StatusNotEntitled)
 		}
 		if at > c.NotAfter {
 			return fmt.Errorf("%s expired at %s: %w", what, fromMs(c.NotAfter).UTC().Format(time.RFC3339), abi.StatusNotEntitled)
@@ -83,13 +88,13 @@ func checkChain(chain []*wire.Credential, now time.Time) error {
 	return nil
 }
 
-// Check reports why the node cannot work at now: no credential, not yet valid, expired.
-// It wraps abi.StatusNotEntitled.
+// Check reports why the node cannot work at now: no credential, not yet valid, expired,
+// revoked. It wraps abi.StatusNotEntitled.
 func (n *Node) Check(now time.Time) error {
 	if n.chain == nil {
 		return fmt.Errorf("no credential: %w", abi.StatusNotEntitled)
 	}
-	return checkChain(n.chain, now)
+	return n.checkChain(n.chain, now)
 }
 
 // ID is the node's id.
@@ -133,7 +138,7 @@ func (n *Node) RosterRecords() []Record {
 }
 
 // MayProduce and MayConsume return nil, or an error wrapping abi.StatusNotEntitled that
-// names what is missing: credential, validity, role or topic pattern.
+// names what is missing: credential, validity (it may be revoked), role or topic pattern.
 func (n *Node) MayProduce(topic string, now time.Time) error {
 	if err := n.Check(now); err != nil {
 		return err

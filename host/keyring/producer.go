@@ -33,6 +33,8 @@ type Producer struct {
 	groups func(topic string) []string
 	rand   io.Reader
 
+	requireFresh bool
+
 	instance wire.InstanceID
 	next     uint32      // epoch of the next header
 	prev     wire.Digest // of the last header
@@ -67,6 +69,9 @@ func NewProducer(n *Node, t Timing, requireGroups func(topic string) []string, r
 	}
 	return p, nil
 }
+
+// RequireFresh makes Prepare refuse without a fresh AuthorityState (PROTOCOL.md §2.14).
+func (p *Producer) RequireFresh() { p.requireFresh = true }
 
 // Restart ends the instance: a record was not acknowledged within 30 s, the clock jumped,
 // or the process resumed. Everything is wiped and a new instance id drawn. It returns the
@@ -144,23 +149,30 @@ func (p *Producer) Lease(topic string, now time.Time) (abi.Lease, error) {
 
 // Due returns the topics whose epoch must be replaced now: by age where records flowed
 // since the last rotation (a lease was cut), by use, by a change of the roster
-// (PROTOCOL.md §2.7.4). An unused epoch that no longer fits the roster is dropped instead:
-// nothing was sealed under it. Call it at least every Lead/4.
+// (PROTOCOL.md §2.7.4). What is sealed for somebody who is entitled no more, or by a node
+// that is not, ends at once, before its successor is there; Retire has its kid. So does an
+// unused epoch that no longer fits the roster. Call it at least every Lead/4.
 func (p *Producer) Due(r *Roster, now time.Time) []string {
 	var due []string
 	for topic, e := range p.live {
 		gone, came := e.compare(r, p.groups(topic), now)
-		if e.leases == 0 {
-			if gone || came || !now.Before(e.useBy) {
-				p.retire(topic)
+		gone = gone || p.node.MayProduce(topic, now) != nil
+		used := e.leases > 0
+		if gone || !used && (came || !now.Before(e.useBy)) {
+			p.retire(topic)
+			if used {
+				due = append(due, topic)
 			}
+			continue
+		}
+		if !used {
 			continue
 		}
 		if came && e.newcomer.IsZero() {
 			e.newcomer = now
 		}
 		age := now.Sub(e.start)
-		if gone || age >= p.timing.Epoch-p.timing.Lead || e.stack.Remaining() < leavesReserve ||
+		if age >= p.timing.Epoch-p.timing.Lead || e.stack.Remaining() < leavesReserve ||
 			came && now.Sub(e.newcomer) >= newcomerWait && age >= newcomerSpacer {
 			due = append(due, topic)
 		}
