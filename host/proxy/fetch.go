@@ -37,11 +37,13 @@ func (c *conn) openFetch(version int16, body []byte) (appender, error) {
 	}
 	var work []opening
 	var places []*kafka.FetchPartition
+	ctx, stop := context.WithTimeout(c.ctx, unknownHold)
+	defer stop()
 	for i := range r.Topics {
 		t := &r.Topics[i]
 		name := t.Name
-		if version >= 13 {
-			name, _ = c.p.topics.name(t.ID)
+		if version >= 13 && slices.ContainsFunc(t.Partitions, func(p kafka.FetchPartition) bool { return len(p.Records) > 0 }) {
+			name = c.p.topics.await(ctx, t.ID)
 		}
 		for j := range t.Partitions {
 			if p := &t.Partitions[j]; len(p.Records) > 0 {

@@ -194,6 +194,37 @@ func TestFetchOfUnknownTopicIDIsNeverPassedUnopened(t *testing.T) {
 	}
 }
 
+// After a restart of the sidecar a client's Fetch may come before its Metadata.
+func TestFetchWaitsUntilMetadataTellsItsTopicID(t *testing.T) {
+	r := newRig(t, nil, nil)
+	r.createTopic("orders", 1)
+	r.produce(r.client(), "orders", 0, "sealed")
+	id := topicID(r, "orders")
+	r.proxy.topics.mu.Lock()
+	clear(r.proxy.topics.names)
+	r.proxy.topics.mu.Unlock()
+	req := fetchRequest(13, "", 0)
+	req.Topics[0].TopicID = id
+	raw := dialRaw(r)
+	raw.send(req)
+	ctx := r.ctx()
+	for waits := false; !waits && ctx.Err() == nil; time.Sleep(time.Millisecond) {
+		r.proxy.topics.mu.Lock()
+		waits = r.proxy.topics.told != nil
+		r.proxy.topics.mu.Unlock()
+	}
+	metadata := kmsg.NewPtrMetadataRequest()
+	metadata.Version = 12
+	dialRaw(r).roundTrip(metadata)
+	answer, err := raw.receive()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := answer.(*kmsg.FetchResponse).Topics[0].Partitions[0]; p.ErrorCode != 0 || len(p.RecordBatches) == 0 {
+		t.Errorf("error %d, %d bytes", p.ErrorCode, len(p.RecordBatches))
+	}
+}
+
 func TestSlowReaderDoesNotBlockOthers(t *testing.T) {
 	r := newRig(t, nil, nil)
 	r.createTopic("orders", 1)

@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"context"
 	"sync"
+	"time"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
 	"github.com/wasm-e2ee/wasm-e2ee/abi/kafka"
@@ -9,6 +11,11 @@ import (
 
 // maxTopics bounds the topic ids remembered. Beyond it an id stays unknown, which is refused.
 const maxTopics = 1 << 18
+
+// unknownHold is how long a Fetch waits for Metadata to tell what its topic ids stand for.
+// After a restart of the sidecar clients fetch first: franz-go asks for Metadata once in 5 s,
+// and hands the sixth such answer to the application.
+const unknownHold = time.Second
 
 // topics remembers which name a client was told for each topic id, from the Metadata
 // responses that passed. Ids come instead of names from Produce 13 and Fetch 13 on (KIP-516).
@@ -20,6 +27,7 @@ const maxTopics = 1 << 18
 type topics struct {
 	mu    sync.RWMutex
 	names map[[16]byte]string // "" where two names were told
+	told  chan struct{}       // closed and replaced when an id gets its name; nil while nobody waits
 }
 
 // learn notes a topic of a Metadata response and reports whether the id still has one name.
@@ -47,6 +55,10 @@ func (t *topics) learn(id [16]byte, name string) bool {
 			t.names = map[[16]byte]string{}
 		}
 		t.names[id] = name
+		if t.told != nil {
+			close(t.told)
+			t.told = nil
+		}
 	}
 	return true
 }
@@ -57,6 +69,31 @@ func (t *topics) name(id [16]byte) (name string, ok bool) {
 	defer t.mu.RUnlock()
 	name = t.names[id]
 	return name, name != ""
+}
+
+// await returns the topic's name as soon as clients are told it, "" where that does not
+// happen before ctx ends.
+func (t *topics) await(ctx context.Context, id [16]byte) string {
+	if name, ok := t.name(id); ok {
+		return name
+	}
+	for {
+		t.mu.Lock()
+		name, ok := t.names[id]
+		if !ok && t.told == nil {
+			t.told = make(chan struct{})
+		}
+		told := t.told
+		t.mu.Unlock()
+		if ok {
+			return name
+		}
+		select {
+		case <-told:
+		case <-ctx.Done():
+			return ""
+		}
+	}
 }
 
 // lastWithNames is the last version of both Produce and Fetch in which topics have names.
