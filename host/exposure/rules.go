@@ -77,7 +77,7 @@ func (r *Report) conditions(v keyring.View, t keyring.Timing) {
 	switch {
 	case t.P() <= longest:
 	case t.Window > d.Window:
-		add(Replay, "P is %v with this timing, over %v, because window is %v, so that groups can seek back: what they have read stays readable that long (default %v)", t.P(), longest, t.Window, d.Window)
+		add(Replay, "P is %v with this timing, over %v, because keys are kept %v longer than groups need them, to seek back (policy.replay): what they have read stays readable that long (default %v)", t.P(), longest, t.Window, d.Window)
 	default:
 		add(LongPeriod, "P is %v with this timing, over %v; hint: shorten %s", t.P(), longest, longestPeriod(t))
 	}
