@@ -13,10 +13,7 @@ import (
 )
 
 // Bounds of what grants can make a consumer hold (PROTOCOL.md §2.15).
-const (
-	maxSecrets = 1 << 20
-	maxForeign = 1 << 16 // kids known not to be for this node, in memory only
-)
+const maxSecrets = 1 << 20
 
 // A Consumer is a node's prekeys and the topic secrets that were opened with them
 // (PROTOCOL.md §2.8). Its memory is the State.
@@ -26,7 +23,9 @@ type Consumer struct {
 	rand   io.Reader
 
 	rotated   bool                     // a prekey was made since this process started
-	foreign   map[abi.Kid]abi.Status   // why a kid of a signed header is of no use here
+	missing   map[abi.Kid]missing      // kids of signed headers that are of no use here
+	shared    uint64                   // when the newest prekey first opened a KeyShare, Unix ms
+	served    map[wire.NodeID]*served  // what peers were given lately
 	retention map[string]time.Duration // of topics, where it is known
 	warned    map[string]bool          // what was said about groups that are absent
 }
@@ -35,7 +34,8 @@ type Consumer struct {
 func NewConsumer(s *State, t Timing, rand io.Reader) *Consumer {
 	return &Consumer{
 		state: s, timing: t, rand: rand,
-		foreign:   map[abi.Kid]abi.Status{},
+		missing:   map[abi.Kid]missing{},
+		served:    map[wire.NodeID]*served{},
 		retention: map[string]time.Duration{},
 		warned:    map[string]bool{},
 	}
@@ -77,11 +77,13 @@ func (c *Consumer) ApplyGrant(partition int32, offset int64, key, value []byte, 
 	if err != nil {
 		return nil, fmt.Errorf("grants: %w", err)
 	}
+	c.noteSource(&g.Header, offset)
 	w := g.Wrap(c.state.node.ID())
 	if w == nil {
-		c.reject(g, abi.StatusUnreadable)
+		c.reject(g, abi.StatusUnreadable, now)
 		return nil, nil
 	}
+	c.reject(g, abi.StatusOK, now)
 	if !c.wants(g, now) {
 		return nil, nil
 	}
@@ -92,7 +94,7 @@ func (c *Consumer) ApplyGrant(partition int32, offset int64, key, value []byte, 
 		}
 	}
 	if p == nil {
-		c.reject(g, abi.StatusErased)
+		c.reject(g, abi.StatusErased, now)
 		return nil, fmt.Errorf("grants: instance %v, epoch %d: wrapped for prekey %v, which is gone: %w", g.Header.Instance, g.Header.Epoch, w.Prekey, abi.StatusErased)
 	}
 	kids, err = c.open(g, w, p, offset, now)
@@ -151,25 +153,6 @@ func (c *Consumer) verifyProof(p *wire.GrantProof, r *Roster, now time.Time) err
 	return nil
 }
 
-// reject remembers why the kids of a signed header cannot be opened here.
-func (c *Consumer) reject(g *wire.Grant, why abi.Status) {
-	for _, t := range g.Header.Topics {
-		c.rejectKid(KidOf(t.Commit), why)
-	}
-}
-
-// rejectKid forgets any other kid for it when there are too many: that one is then
-// answered with StatusPending, and given up a little later.
-func (c *Consumer) rejectKid(kid abi.Kid, why abi.Status) {
-	for other := range c.foreign {
-		if len(c.foreign) < maxForeign {
-			break
-		}
-		delete(c.foreign, other)
-	}
-	c.foreign[kid] = why
-}
-
 // wanted reports whether one topic of a grant is to be kept: this node is entitled to it,
 // and it is neither held from this header, nor erased, nor older than the hard cap.
 func (c *Consumer) wanted(h *wire.GrantHeader, digest wire.Digest, t *wire.GrantTopic, now time.Time) bool {
@@ -180,17 +163,7 @@ func (c *Consumer) wanted(h *wire.GrantHeader, digest wire.Digest, t *wire.Grant
 	if _, ok := c.state.erased[kid]; ok {
 		return false
 	}
-	switch {
-	case c.state.node.covers(wire.RoleConsume, t.Name) != nil:
-		return false
-	case h.Start < c.state.node.Credential().DataNotBefore:
-		c.rejectKid(kid, abi.StatusUnreadable)
-		return false
-	case h.UseBy+c.hardCap(t.Name) <= unixMs(now):
-		c.rejectKid(kid, abi.StatusErased)
-		return false
-	}
-	return true
+	return c.state.node.covers(wire.RoleConsume, t.Name) == nil && c.tooOld(h, t.Name, now) == abi.StatusOK
 }
 
 func (c *Consumer) wants(g *wire.Grant, now time.Time) bool {
@@ -243,22 +216,50 @@ func (c *Consumer) open(g *wire.Grant, w *wire.Wrap, p *prekey, offset int64, no
 		}
 	}
 	for i, x := range opened {
-		switch {
-		case !c.wanted(h, digest, &h.Topics[i], now):
-		case c.state.secrets[x.kid] != nil:
-			err = fmt.Errorf("topic %s, kid %x: %w", x.topic, x.kid, ErrKidConflict)
-		case len(c.state.secrets) >= maxSecrets:
-			err = fmt.Errorf("topic %s: %d epochs are held: %w", x.topic, maxSecrets, abi.StatusFull)
-		default:
-			c.state.secrets[x.kid] = x
-			delete(c.foreign, x.kid)
-			kids = append(kids, x.kid)
+		if !c.wanted(h, digest, &h.Topics[i], now) {
+			continue
 		}
-	}
-	if len(kids) > 0 {
-		c.state.version++
+		if kerr := c.keep(x); kerr != nil {
+			err = kerr
+			continue
+		}
+		kids = append(kids, x.kid)
 	}
 	return kids, err
+}
+
+// keep holds a topic secret whose commitment was recomputed. The first header that brought a
+// kid wins.
+func (c *Consumer) keep(x *secret) error {
+	switch {
+	case c.state.secrets[x.kid] != nil:
+		return fmt.Errorf("topic %s, kid %x: %w", x.topic, x.kid, ErrKidConflict)
+	case len(c.state.secrets) >= maxSecrets:
+		return fmt.Errorf("topic %s: %d epochs are held: %w", x.topic, maxSecrets, abi.StatusFull)
+	}
+	c.state.secrets[x.kid] = x
+	delete(c.missing, x.kid)
+	c.state.version++
+	return nil
+}
+
+// noteSource remembers where the signed header of what is held stands now, for sharing it
+// (PROTOCOL.md §2.10): a grant may be written again.
+func (c *Consumer) noteSource(h *wire.GrantHeader, offset int64) {
+	var digest wire.Digest
+	for i := range h.Topics {
+		x := c.state.secrets[KidOf(h.Topics[i].Commit)]
+		if x == nil || x.source == offset {
+			continue
+		}
+		if digest == (wire.Digest{}) {
+			digest = h.Digest()
+		}
+		if x.header == digest {
+			x.source = offset
+			c.state.version++
+		}
+	}
 }
 
 // Root returns the root that opens topic's batches of kid. The error wraps
@@ -278,8 +279,8 @@ func (c *Consumer) Root(topic string, kid abi.Kid, now time.Time) (abi.Root, err
 		if _, ok := c.state.erased[kid]; ok {
 			return fail(abi.StatusErased)
 		}
-		if why, ok := c.foreign[kid]; ok {
-			return fail(why)
+		if m, ok := c.missing[kid]; ok {
+			return fail(m.why)
 		}
 		return fail(abi.StatusPending)
 	}

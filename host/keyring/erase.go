@@ -129,13 +129,19 @@ func (c *Consumer) NoteProgress(topic string, p Progress, now time.Time) (scans 
 			if !c.state.node.AllowsGroup(group) {
 				continue
 			}
+			all := true
 			for partition := range x.ends {
 				ok, scan := x.passed(partition, committed, p.LogStart)
 				if scan.To > scan.From {
 					scans = append(scans, scan)
 				}
-				past = past && ok
+				all = all && ok
 			}
+			past = past && all
+			if x.past == nil {
+				x.past = map[string]bool{}
+			}
+			x.past[group] = all
 		}
 		if past != (x.pastAt != 0) {
 			x.pastAt = 0

@@ -21,11 +21,16 @@ func (c *Consumer) newest() *prekey {
 	return nil
 }
 
-// PrekeyDue reports whether a new prekey must be made: at start, and every
-// PrekeyRotation. The agent also makes one after a resume.
+// shareSettle is how long a prekey that opened a KeyShare is kept for what else answers the
+// same request.
+const shareSettle = 5 * time.Second
+
+// PrekeyDue reports whether a new prekey must be made: at start, every PrekeyRotation, and
+// soon after a KeyShare. What was shared may be erased before the prekey would be, and a
+// share of it stands in the log. The agent also makes one after a resume.
 func (c *Consumer) PrekeyDue(now time.Time) bool {
-	p := c.newest()
-	return p == nil || !c.rotated || unixMs(now) >= p.created+uint64(c.timing.PrekeyRotation.Milliseconds())
+	p, at := c.newest(), unixMs(now)
+	return p == nil || !c.rotated || at >= p.created+ms(c.timing.PrekeyRotation) || c.shared != 0 && at >= c.shared+ms(shareSettle)
 }
 
 // NewPrekey makes a prekey and returns its bundle's record for the roster. The state must
@@ -39,7 +44,7 @@ func (c *Consumer) NewPrekey(now time.Time) (Record, error) {
 		return Record{}, fmt.Errorf("prekey: the credential lacks role %v: %w", wire.RoleConsume, abi.StatusNotEntitled)
 	}
 	created := unixMs(now)
-	c.rotated = true
+	c.rotated, c.shared = true, 0
 	if len(c.state.prekeys) >= maxPrekeys {
 		rec, _ := c.Bundle()
 		return rec, nil

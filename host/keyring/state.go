@@ -81,6 +81,7 @@ type secret struct {
 	pastAt    uint64          // when every group was first found past it
 
 	scans map[int32]scanned // what is known of the records below E_p, in memory only
+	past  map[string]bool   // groups that are known to have read all of it, in memory only
 }
 
 // NewState draws a new identity. It has no credential until Node().Install.

@@ -178,7 +178,11 @@ func (p *party) follow() []abi.Kid {
 	var out []abi.Kid
 	for i := max(p.consumer.GrantsNext(), 0); i < int64(len(p.world.grants[part])); i++ {
 		rec := p.world.grants[part][i]
-		kids, err := p.consumer.ApplyGrant(part, i, rec.Key, rec.Value, p.roster, p.now)
+		apply := p.consumer.ApplyGrant
+		if rec.Key[0] == byte(wire.TypeKeyShare) {
+			apply = p.consumer.ApplyShare
+		}
+		kids, err := apply(part, i, rec.Key, rec.Value, p.roster, p.now)
 		if err != nil {
 			p.t.Fatalf("grant %d: %v", i, err)
 		}
