@@ -4,6 +4,7 @@
 # make fuzz    every fuzz target for FUZZTIME each
 # make adversary  LEAKS nodes leaked, and builds that forget to erase, which must be caught
 # make adversary-broker  SEEDS sequences of what a malicious broker can do
+# make rolling  groups that rebalance and sidecars that restart, for DURATION each
 #
 # Nothing but Go is needed for build, demo and bench. The tests also want Python 3 with pip,
 # Java 17 with Maven, and Node; what they fetch is kept in build/deps.
@@ -13,12 +14,13 @@ FUZZTIME ?= 30s
 LEAKS    ?= 1000
 SEED     ?= 1
 SEEDS    ?= 50
+DURATION ?= 10m
 BUILD    := build
 
 # The artifact is reproducible bit for bit: no paths, no build id, no VCS stamp.
 WASM_FLAGS := -buildmode=c-shared -trimpath -buildvcs=false -ldflags='-s -w -buildid='
 
-.PHONY: all build demo mutant test unit e2e bench fuzz adversary adversary-broker vet clean
+.PHONY: all build demo mutant test unit e2e bench fuzz adversary adversary-broker rolling vet clean
 all: build
 
 # Go's own build cache decides what is stale.
@@ -68,6 +70,10 @@ adversary:
 # What a malicious broker comes to, in SEEDS sequences of everything it can do (V-4).
 adversary-broker:
 	ADVERSARY_SEED=$(SEED) ADVERSARY_SEEDS=$(SEEDS) $(GO) test -count=1 -v -timeout 60m -run '^TestNoSequence' ./tests/adversary/broker
+
+# Rebalancing and rolling restarts on real Kafka, at length. What fails names its seed.
+rolling: build deps-kafka
+	ROLLING_DURATION=$(DURATION) ROLLING_SEED=$(SEED) $(GO) test -count=1 -v -timeout 0 -run '^(TestNothingIsLostWhile|TestSidecarsRestart)' ./tests/e2e
 
 clean:
 	rm -rf $(BUILD)

@@ -61,6 +61,8 @@ func sharedBroker(t *testing.T) *broker.Cluster {
 			// Whatever no ACL names is allowed, so that one test can deny one topic to everyone.
 			"authorizer.class.name":          "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
 			"allow.everyone.if.no.acl.found": "true",
+			// So that a test may have its group's members hear of a rebalance soon.
+			"group.consumer.min.heartbeat.interval.ms": "500",
 		}})
 	})
 	if shared.err != nil {

@@ -68,14 +68,19 @@ func TestShareGroups(t *testing.T) {
 // fromTheStart has a share group, which begins at the end otherwise, begin at the start.
 func fromTheStart(t *testing.T, bootstrap, group string) {
 	t.Helper()
+	configureGroup(t, bootstrap, group, "share.auto.offset.reset", "earliest")
+}
+
+// configureGroup sets one of the configurations that the broker keeps for a group.
+func configureGroup(t *testing.T, bootstrap, group, name, value string) {
+	t.Helper()
 	cl, err := kgo.NewClient(kgo.SeedBrokers(bootstrap))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer cl.Close()
-	earliest := "earliest"
 	set := kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
-	set.Name, set.Value = "share.auto.offset.reset", &earliest
+	set.Name, set.Value = name, &value
 	of := kmsg.NewIncrementalAlterConfigsRequestResource()
 	of.ResourceType, of.ResourceName = kmsg.ConfigResourceTypeGroupConfig, group
 	of.Configs = append(of.Configs, set)
@@ -86,6 +91,6 @@ func fromTheStart(t *testing.T, bootstrap, group string) {
 		t.Fatal(err)
 	}
 	if code := resp.Resources[0].ErrorCode; code != 0 {
-		t.Fatalf("group %s: error %d", group, code)
+		t.Fatalf("group %s: %s=%s: error %d", group, name, value, code)
 	}
 }
