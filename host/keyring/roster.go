@@ -43,6 +43,10 @@ type Roster struct {
 	creds   map[wire.Serial]*wire.Credential
 	nodes   map[wire.NodeID]*rosterNode
 	waiting map[string]waitingRecord
+
+	authority *wire.AuthorityState      // that holds, nil before the first
+	states    map[wire.PublicKey][]byte // that wait for an issuer's certificate, by its key
+	seen      []stateSeen               // the last states that held, for comparing grants with
 }
 
 type rosterNode struct {
@@ -67,6 +71,7 @@ func NewRoster(s *State, t Timing) *Roster {
 		creds:   map[wire.Serial]*wire.Credential{},
 		nodes:   map[wire.NodeID]*rosterNode{},
 		waiting: map[string]waitingRecord{},
+		states:  map[wire.PublicKey][]byte{},
 	}
 	// The chain was verified when it was installed or parsed.
 	for _, c := range s.node.chain {
@@ -78,7 +83,8 @@ func NewRoster(s *State, t Timing) *Roster {
 // Apply verifies one record and keeps it. A nil value is a tombstone; it carries no
 // signature, so it only removes what has expired anyway. A record whose signer is not
 // known yet is held back, without an error, until the signer's credential arrives. On an
-// error the view is as it was; the agent logs it and goes on.
+// error the view is as it was, except where ErrRollback or ErrConflict is about an
+// AuthorityState that counts all the same; the agent logs it and goes on.
 func (r *Roster) Apply(key, value []byte, now time.Time) error {
 	if len(key) == 0 {
 		return fmt.Errorf("roster: a record without key: %w", wire.ErrMalformed)
@@ -90,6 +96,8 @@ func (r *Roster) Apply(key, value []byte, now time.Time) error {
 	switch wire.Type(key[0]) {
 	case wire.TypeCredential:
 		return r.applyCredential(key, value, now)
+	case wire.TypeAuthorityState:
+		return r.applyAuthority(key, value, now)
 	case wire.TypePrekeyBundle:
 		return r.applyBundle(key, value, now)
 	case wire.TypeEpochRequest:
@@ -156,13 +164,13 @@ func (r *Roster) issuers(key wire.PublicKey) []*wire.Credential {
 }
 
 // valid reports whether a verified credential and its issuer's certificate are valid at
-// some time.
+// some time, and neither was revoked by then.
 func (r *Roster) valid(c *wire.Credential, at uint64) bool {
-	if !validAt(c, at, r.timing.Skew) {
+	if !validAt(c, at, r.timing.Skew) || r.revoked(c.Serial, at) {
 		return false
 	}
 	return c.Issuer == r.state.node.root || slices.ContainsFunc(r.issuers(c.Issuer), func(i *wire.Credential) bool {
-		return validAt(i, at, r.timing.Skew)
+		return r.valid(i, at)
 	})
 }
 
@@ -194,6 +202,9 @@ func (r *Roster) release(c *wire.Credential, now time.Time) error {
 			delete(r.waiting, key)
 			errs = append(errs, r.Apply([]byte(key), w.value, now))
 		}
+	}
+	if c.Roles.Has(wire.RoleIssuer) {
+		errs = append(errs, r.releaseState(c.Subject, now))
 	}
 	return errors.Join(errs...)
 }
@@ -305,15 +316,8 @@ func (r *Roster) Recipients(topic string, groups []string, now time.Time) ([]Rec
 	var out []Recipient
 	missing := slices.Clone(groups)
 	for id, n := range r.nodes {
-		c := n.newest(at, r.timing.Skew)
-		switch {
-		case c == nil || n.bundle == nil,
-			!r.valid(c, at),
-			!c.Roles.Has(wire.RoleConsume),
-			!wire.MatchAny(c.Topics, topic),
-			c.DataNotBefore > at,
-			n.bundle.NotAfter <= at,
-			len(n.bundle.Interest) != 0 && !wire.MatchAny(n.bundle.Interest, topic):
+		c := r.mayRead(n, topic, at)
+		if c == nil || !r.reachable(n, topic, at) {
 			continue
 		}
 		out = append(out, Recipient{Node: id, Prekey: n.prekey, bundle: n.bundle, kem: n.kem})
@@ -327,6 +331,23 @@ func (r *Roster) Recipients(topic string, groups []string, now time.Time) ([]Rec
 	}
 	slices.SortFunc(out, compareRecipients)
 	return out, nil
+}
+
+// mayRead returns the credential by which a node reads what is sealed for topic at some
+// time, or nil.
+func (r *Roster) mayRead(n *rosterNode, topic string, at uint64) *wire.Credential {
+	c := n.newest(at, r.timing.Skew)
+	if c == nil || !r.valid(c, at) || !c.Roles.Has(wire.RoleConsume) || !wire.MatchAny(c.Topics, topic) || c.DataNotBefore > at {
+		return nil
+	}
+	return c
+}
+
+// reachable reports whether a node has a prekey to wrap to. One that it published under an
+// older credential counts until it publishes under the newer, unless that one is revoked.
+func (r *Roster) reachable(n *rosterNode, topic string, at uint64) bool {
+	b := n.bundle
+	return b != nil && b.NotAfter > at && !r.revoked(b.Credential, at) && (len(b.Interest) == 0 || wire.MatchAny(b.Interest, topic))
 }
 
 // digestRecipients is roster_digest (PROTOCOL.md §2.6).
