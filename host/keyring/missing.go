@@ -174,3 +174,19 @@ func (c *Consumer) Unreadable(topic string, kid abi.Kid, committed bool) error {
 	}
 	return fail(abi.StatusUnreadable, sealed+", for other nodes only", "compare this node's topics and the end of its credential with what the producer saw; another member of its group with role share would share the key")
 }
+
+// Recall reads once more a grant that was applied before this process started: what headers
+// say of kids that they gave no secret for is in memory only. It brings nothing back.
+func (c *Consumer) Recall(partition int32, offset int64, key, value []byte, r *Roster, now time.Time) error {
+	g, err := c.verifyGrant(partition, key, value, r, now)
+	if err != nil {
+		return fmt.Errorf("grants: %w", err)
+	}
+	c.noteSource(&g.Header, offset)
+	why := abi.StatusUnreadable
+	if g.Wrap(c.state.node.ID()) != nil {
+		why = abi.StatusErased // it was opened then, or could not be
+	}
+	c.reject(g, why, now)
+	return nil
+}

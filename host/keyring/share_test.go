@@ -604,3 +604,28 @@ func TestRequestListsWhatTheReaderComesToNext(t *testing.T) {
 		}
 	}
 }
+
+// TestHistoryIsToldAfterARestart: the headers are read once more, and nothing comes back by it.
+func TestHistoryIsToldAfterARestart(t *testing.T) {
+	_, holder, late, kid := group(t)
+	late, holder = late.restart(), holder.restart()
+	if err := late.consumer.Unreadable("orders", kid, false); !errors.Is(err, abi.StatusUnreadable) {
+		t.Errorf("before the headers are read again: %v", err)
+	}
+	for _, p := range []*party{late, holder} {
+		p.sync()
+		part := p.state.Node().GrantPartition()
+		held := len(p.state.secrets)
+		for i, rec := range p.world.grants[part] {
+			if err := p.consumer.Recall(part, int64(i), rec.Key, rec.Value, p.roster, p.now); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(p.state.secrets) != held {
+			t.Errorf("%d secrets are held, and %d were before", len(p.state.secrets), held)
+		}
+	}
+	if err := late.consumer.Unreadable("orders", kid, false); !errors.Is(err, abi.StatusHistory) {
+		t.Errorf("after it: %v", err)
+	}
+}
