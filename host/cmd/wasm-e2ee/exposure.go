@@ -5,8 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"net/url"
 	"os"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
@@ -17,6 +21,7 @@ import (
 )
 
 type exposure struct {
+	Agent  string    `placeholder:"URL" help:"Ask a running sidecar where it serves metrics, such as http://127.0.0.1:9464; its memory is reported too."`
 	State  string    `type:"path" placeholder:"FILE" help:"The node's state file; default: the configuration's. Its sidecar may be running."`
 	Config string    `type:"path" placeholder:"FILE" help:"The sidecar's configuration, for its timing; default: the default timing."`
 	AsOf   time.Time `placeholder:"TIME" help:"Report as of this time, such as 2026-01-02T15:04:05Z, on what the file holds today; default: now."`
@@ -27,38 +32,7 @@ type exposure struct {
 // Run takes no lock and writes nothing: the file is only ever replaced as a whole, so that
 // it can be read while a sidecar owns it.
 func (c *exposure) Run(ctx context.Context) error {
-	timing := keyring.DefaultTiming()
-	var file *config.File
-	if c.Config != "" {
-		var err error
-		if file, err = config.Read(c.Config); err != nil {
-			return err
-		}
-		timing = file.KX1()
-		if c.State == "" {
-			c.State = file.State
-		}
-	}
-	if c.Grants && file == nil {
-		return errors.New("--grants asks Kafka\nhint: --config FILE of the sidecar says where it is")
-	}
-	if c.State == "" {
-		return errors.New("no state file\nhint: --state FILE, or --config FILE of the sidecar")
-	}
-	view, err := viewState(c.State)
-	if err != nil {
-		return err
-	}
-	if c.AsOf.IsZero() {
-		c.AsOf = time.Now()
-	}
-	var grants []*wire.Grant
-	if c.Grants {
-		if grants, err = readGrants(ctx, file, view, timing); err != nil {
-			return err
-		}
-	}
-	report, err := hostexposure.Of(view, timing, grants, c.AsOf)
+	report, err := c.report(ctx)
 	if err != nil {
 		return err
 	}
@@ -68,6 +42,87 @@ func (c *exposure) Run(ctx context.Context) error {
 		return out.Encode(report)
 	}
 	return report.WriteText(os.Stdout)
+}
+
+func (c *exposure) report(ctx context.Context) (*hostexposure.Report, error) {
+	if c.Agent != "" {
+		if c.State != "" || c.Config != "" || c.Grants {
+			return nil, errors.New("--agent asks a running sidecar, --state, --config and --grants look at files\nhint: either the one or the others")
+		}
+		return askAgent(ctx, c.Agent, c.AsOf)
+	}
+	timing := keyring.DefaultTiming()
+	var file *config.File
+	if c.Config != "" {
+		var err error
+		if file, err = config.Read(c.Config); err != nil {
+			return nil, err
+		}
+		timing = file.KX1()
+		if c.State == "" {
+			c.State = file.State
+		}
+	}
+	if c.Grants && file == nil {
+		return nil, errors.New("--grants asks Kafka\nhint: --config FILE of the sidecar says where it is")
+	}
+	if c.State == "" {
+		return nil, errors.New("no state file\nhint: --state FILE, --config FILE of the sidecar, or --agent URL of a running one")
+	}
+	view, err := viewState(c.State)
+	if err != nil {
+		return nil, err
+	}
+	if c.AsOf.IsZero() {
+		c.AsOf = time.Now()
+	}
+	var grants []*wire.Grant
+	if c.Grants {
+		if grants, err = readGrants(ctx, file, view, timing); err != nil {
+			return nil, err
+		}
+	}
+	return hostexposure.Of(view, timing, grants, c.AsOf)
+}
+
+// answerLimit bounds a running sidecar's answer in time, and in bytes: 2^20 keys with room.
+const (
+	answerLimit = time.Minute
+	answerBytes = 1 << 30
+)
+
+// askAgent gets the report of a running sidecar, as of a time or, for the zero time, now.
+func askAgent(ctx context.Context, base string, asOf time.Time) (*hostexposure.Report, error) {
+	const hint = "hint: the sidecar's configuration needs `metrics: {listen: 127.0.0.1:9464}`, and --agent http://127.0.0.1:9464 that address"
+	at, err := url.Parse(base)
+	if err != nil || at.Scheme != "http" && at.Scheme != "https" || at.Host == "" {
+		return nil, fmt.Errorf("--agent %s is not an address\n%s", base, hint)
+	}
+	at = at.JoinPath("exposure")
+	if !asOf.IsZero() {
+		at.RawQuery = url.Values{"as_of": {asOf.Format(time.RFC3339)}}.Encode()
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerLimit)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, at.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, fmt.Errorf("sidecar: %w\n%s", err, hint)
+	}
+	defer response.Body.Close()
+	body := io.LimitReader(response.Body, answerBytes)
+	if response.StatusCode != http.StatusOK {
+		why, _ := io.ReadAll(io.LimitReader(body, 1000)) // what there is of it
+		return nil, fmt.Errorf("sidecar at %s: %s: %s\n%s", at.Host, response.Status, strings.TrimSpace(string(why)), hint)
+	}
+	report := &hostexposure.Report{}
+	if err := json.NewDecoder(body).Decode(report); err != nil {
+		return nil, fmt.Errorf("sidecar at %s: its answer is not a report: %w\n%s", at.Host, err, hint)
+	}
+	return report, nil
 }
 
 // readGrants reads those that may be wrapped for the prekeys held. None is not nil.

@@ -18,6 +18,7 @@ import (
 	"github.com/wasm-e2ee/wasm-e2ee/host/agent"
 	hostexposure "github.com/wasm-e2ee/wasm-e2ee/host/exposure"
 	"github.com/wasm-e2ee/wasm-e2ee/host/keyring"
+	"github.com/wasm-e2ee/wasm-e2ee/host/metrics"
 )
 
 func TestExposureIsToldWhileAnotherProcessHoldsTheState(t *testing.T) {
@@ -133,6 +134,43 @@ func TestExposureOfARunningNodeIsWhatAThiefOpens(t *testing.T) {
 	if err != nil || len(roots) != 2 || roots[0].Kid != lease.Kid || roots[1].Kid != lease.Kid || roots[0].Via == roots[1].Via {
 		t.Errorf("a thief opens %d roots: %v", len(roots), err)
 	}
+}
+
+func TestExposureAsksARunningSidecar(t *testing.T) {
+	dir := t.TempDir()
+	server, err := metrics.Listen("127.0.0.1:0", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	url := "http://" + server.Addr().String()
+	refused := func(want string, args ...string) {
+		t.Helper()
+		if code, out, errs := invoke(t, dir, append([]string{"exposure"}, args...)...); code != 1 || !strings.Contains(errs, want) || !strings.Contains(errs, "\nhint: ") {
+			t.Errorf("%v: exit %d\n%s%s", args, code, out, errs)
+		}
+	}
+	refused("the sidecar starts", "--agent", url)
+	server.Serve(metrics.Source{Exposure: func(asOf time.Time) (*hostexposure.Report, error) {
+		return hostexposure.Of(keyring.View{Kids: []keyring.KidView{{Topic: "orders", Ends: map[int32]int64{1: 42}}}}, keyring.DefaultTiming(), nil, asOf)
+	}})
+	text := must(t, dir, "exposure --agent "+url+" --as-of 2026-01-02T03:04:05Z")
+	for _, want := range []string{"as of 2026-01-02T03:04:05Z", "P = 9m30s", "topic orders, epochs by topic secrets: 1", "1 below 42"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	var report hostexposure.Report
+	if err := json.Unmarshal([]byte(must(t, dir, "exposure --json --agent "+url+"/")), &report); err != nil || len(report.Epochs) != 1 {
+		t.Errorf("%+v: %v", report, err)
+	}
+	refused("not an address", "--agent", "127.0.0.1:9464")
+	refused("404", "--agent", url+"/metrics")
+	refused("either the one or the others", "--agent", url, "--grants")
+	if err := server.Close(); err != nil {
+		t.Fatal(err)
+	}
+	refused("sidecar: ", "--agent", url)
 }
 
 // startAgent starts an agent that is ready, with the default timing, and ends it with the test.
