@@ -185,7 +185,7 @@ func (r *running) lease(topic string) abi.Lease {
 func (r *running) root(topic string, kid abi.Kid) (abi.Root, error) {
 	ctx, cancel := context.WithTimeout(r.t.Context(), patience)
 	defer cancel()
-	return r.Root(ctx, topic, kid)
+	return r.Root(ctx, topic, 0, kid)
 }
 
 // opens fails unless the root gives the same leaf keys as the lease.

@@ -208,7 +208,7 @@ func TestUnknownKidIsUnreadableInTime(t *testing.T) {
 	short, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	began := time.Now()
-	if _, err := consumer.Root(short, "orders", abi.Kid{7}); !errors.Is(err, abi.StatusPending) {
+	if _, err := consumer.Root(short, "orders", 0, abi.Kid{7}); !errors.Is(err, abi.StatusPending) {
 		t.Fatalf("within the first moments: %v, want pending", err)
 	}
 	consumer.refuses("orders", abi.Kid{7}, abi.StatusUnreadable)
@@ -242,7 +242,7 @@ func TestGrantThatArrivesLateEndsTheWait(t *testing.T) {
 	late := w.start(state, slow)
 	for began := time.Now(); time.Since(began) < lateness+time.Second; {
 		short, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-		_, err := late.Root(short, "orders", l.Kid)
+		_, err := late.Root(short, "orders", 0, l.Kid)
 		cancel()
 		if !errors.Is(err, abi.StatusPending) {
 			t.Fatalf("while the grants cannot be read: %v, want pending", err)

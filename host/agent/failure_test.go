@@ -173,7 +173,7 @@ func TestGrantWaitsForAClockThatIsBehind(t *testing.T) {
 	l := producer.lease("orders")
 	short, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	if _, err := consumer.Root(short, "orders", l.Kid); !errors.Is(err, abi.StatusPending) {
+	if _, err := consumer.Root(short, "orders", 0, l.Kid); !errors.Is(err, abi.StatusPending) {
 		t.Errorf("while the clock is behind: %v, want pending", err)
 	}
 	behind.Store(0)
@@ -392,7 +392,7 @@ func TestGrantWaitsForItsSignersCredential(t *testing.T) {
 		t.Fatalf("the reader went on to %d without deciding", got)
 	}
 	go a.rosterLog.run(a.ctx, a.applyRoster)
-	root, err := a.Root(ctx, "orders", l.Kid)
+	root, err := a.Root(ctx, "orders", 0, l.Kid)
 	if err != nil || !sameLeaf(l, root) {
 		t.Fatalf("root: %v", err)
 	}

@@ -22,7 +22,7 @@ import (
 const lateness = 5 * time.Second
 
 // Root implements engine.Keys (PROTOCOL.md §2.8).
-func (a *Agent) Root(ctx context.Context, topic string, kid abi.Kid) (abi.Root, error) {
+func (a *Agent) Root(ctx context.Context, topic string, partition int32, kid abi.Kid) (abi.Root, error) {
 	began := time.Now()
 	root, err := a.lookUp(topic, kid)
 	if !errors.Is(err, abi.StatusPending) {

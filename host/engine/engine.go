@@ -187,7 +187,7 @@ func (e *Engine) transform(ctx context.Context, op operation, topic string, part
 	for range maxAttempts {
 		erased := e.erased.Load()
 		if key.want != nil {
-			if err := key.fetch(ctx, e.keys, topic); err != nil {
+			if err := key.fetch(ctx, e.keys, topic, partition); err != nil {
 				return dst, abi.Result{}, err
 			}
 		}

@@ -64,7 +64,7 @@ func (k *testKeys) Lease(_ context.Context, topic string) (abi.Lease, error) {
 	return abi.Lease{Kid: kidOf(topic), UseBy: math.MaxInt64, Start: start, Level: level, Node: node, Topic: topic}, nil
 }
 
-func (k *testKeys) Root(_ context.Context, topic string, kid abi.Kid) (abi.Root, error) {
+func (k *testKeys) Root(_ context.Context, topic string, _ int32, kid abi.Kid) (abi.Root, error) {
 	k.mu.Lock()
 	onRoot, refuse := k.onRoot, k.refuse
 	k.roots++

@@ -10,16 +10,16 @@ import (
 
 // An installer carries a key from Keys into an instance, once.
 type installer struct {
-	want  func(*installer, context.Context, Keys, string) error
+	want  func(k *installer, ctx context.Context, keys Keys, topic string, partition int32) error
 	kid   abi.Kid
 	block []byte // abi.Lease's or abi.Root's, SECRET
 	fn    string // the export that takes it
 }
 
-func (k *installer) fetch(ctx context.Context, keys Keys, topic string) error {
+func (k *installer) fetch(ctx context.Context, keys Keys, topic string, partition int32) error {
 	burnStack()
 	defer burnStack()
-	return k.want(k, ctx, keys, topic)
+	return k.want(k, ctx, keys, topic, partition)
 }
 
 // burnStack overwrites the part of the stack on which a key was handed from function to
@@ -38,7 +38,7 @@ func (k *installer) wipe() {
 	k.block = nil
 }
 
-func wantLease(k *installer, ctx context.Context, keys Keys, topic string) error {
+func wantLease(k *installer, ctx context.Context, keys Keys, topic string, _ int32) error {
 	lease, err := keys.Lease(ctx, topic)
 	if err != nil {
 		return err
@@ -48,8 +48,8 @@ func wantLease(k *installer, ctx context.Context, keys Keys, topic string) error
 	return nil
 }
 
-func wantRoot(k *installer, ctx context.Context, keys Keys, topic string) error {
-	root, err := keys.Root(ctx, topic, k.kid)
+func wantRoot(k *installer, ctx context.Context, keys Keys, topic string, partition int32) error {
+	root, err := keys.Root(ctx, topic, partition, k.kid)
 	if err != nil {
 		return fmt.Errorf("kid %x: %w", k.kid, err)
 	}

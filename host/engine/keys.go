@@ -16,10 +16,11 @@ type Keys interface {
 	Lease(ctx context.Context, topic string) (abi.Lease, error)
 
 	// Root returns the root that opens batches of topic sealed under kid. It waits for a
-	// grant that may still arrive until ctx ends. Its error wraps an abi.Status:
-	// StatusPending (ask again), StatusUnreadable, StatusErased, StatusNotEntitled,
-	// StatusUnavailable or StatusShuttingDown.
-	Root(ctx context.Context, topic string, kid abi.Kid) (abi.Root, error)
+	// grant that may still arrive, and for a peer that may share the key, until ctx ends. Its
+	// error wraps an abi.Status: StatusPending (ask again), StatusHistory (to be passed over,
+	// in this partition), StatusUnreadable, StatusErased, StatusNotEntitled, StatusUnavailable
+	// or StatusShuttingDown.
+	Root(ctx context.Context, topic string, partition int32, kid abi.Kid) (abi.Root, error)
 
 	// Opened is told of every batch that opened, before it is delivered, with the base offset
 	// at which the broker served it (PROTOCOL.md §2.8.6). After an error the batch must not be

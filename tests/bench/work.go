@@ -55,7 +55,7 @@ func (k *keys) Lease(context.Context, string) (abi.Lease, error) {
 }
 
 // Root implements engine.Keys.
-func (k *keys) Root(context.Context, string, abi.Kid) (abi.Root, error) {
+func (k *keys) Root(context.Context, string, int32, abi.Kid) (abi.Root, error) {
 	return abi.Root{Kid: k.kid, Root: k.root, Topic: topic}, nil
 }
 
@@ -74,7 +74,7 @@ func newNative(k *keys) (*native, error) {
 	if err := n.filter.Configure(config).Err(); err != nil {
 		return nil, err
 	}
-	root, _ := k.Root(context.Background(), topic, k.kid)
+	root, _ := k.Root(context.Background(), topic, 0, k.kid)
 	return n, n.filter.InstallRoot(&root).Err()
 }
 
