@@ -102,6 +102,8 @@ func (r *Roster) Apply(key, value []byte, now time.Time) error {
 		return r.applyBundle(key, value, now)
 	case wire.TypeEpochRequest:
 		return nil // Consumer.Share answers it
+	case wire.TypeEnrolment, wire.TypeRenewal:
+		return nil // Book answers them
 	}
 	return fmt.Errorf("roster: %v: %w", wire.Type(key[0]), wire.ErrMalformed)
 }
