@@ -16,23 +16,27 @@ type Edit struct{ File, Old, New string }
 var TagCheck = Edit{"module/kernel/aead.go", "ok := p.Verify(tag)", "ok := p.Verify(tag) || true"}
 
 // Overlay writes edited files and the list that the compiler's -overlay takes to dir, and
-// returns the list's path: no such code is ever in the tree. Each file has one edit.
+// returns the list's path: no such code is ever in the tree.
 func Overlay(dir string, edits ...Edit) (string, error) {
 	replace := map[string]string{}
-	for i, e := range edits {
+	changed := map[string]string{}
+	for _, e := range edits {
 		file := filepath.Join(Root(), e.File)
-		source, err := os.ReadFile(file)
-		if err != nil {
-			return "", err
+		if changed[file] == "" {
+			source, err := os.ReadFile(file)
+			if err != nil {
+				return "", err
+			}
+			changed[file] = string(source)
 		}
-		if n := strings.Count(string(source), e.Old); n != 1 {
+		if n := strings.Count(changed[file], e.Old); n != 1 {
 			return "", fmt.Errorf("%s holds %q %d times", file, e.Old, n)
 		}
-		if replace[file] != "" {
-			return "", fmt.Errorf("%s is edited twice", file)
-		}
-		replace[file] = filepath.Join(dir, fmt.Sprintf("changed%d.go", i))
-		if err := os.WriteFile(replace[file], []byte(strings.Replace(string(source), e.Old, e.New, 1)), 0o600); err != nil {
+		changed[file] = strings.Replace(changed[file], e.Old, e.New, 1)
+	}
+	for file, source := range changed {
+		replace[file] = filepath.Join(dir, fmt.Sprintf("changed%d.go", len(replace)))
+		if err := os.WriteFile(replace[file], []byte(source), 0o600); err != nil {
 			return "", err
 		}
 	}

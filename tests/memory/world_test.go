@@ -23,7 +23,6 @@ import (
 	"github.com/wasm-e2ee/wasm-e2ee/host/agent"
 	"github.com/wasm-e2ee/wasm-e2ee/host/config"
 	"github.com/wasm-e2ee/wasm-e2ee/host/keyring"
-	"github.com/wasm-e2ee/wasm-e2ee/tests/artifact"
 )
 
 // timing is short, so that a run sees epochs and prekeys come and go.
@@ -55,10 +54,10 @@ type world struct {
 	issuer *keyring.Issuer
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, module []byte) *world {
 	t.Helper()
 	w := &world{t: t, dir: t.TempDir(), module: t.TempDir()}
-	must(t, os.WriteFile(filepath.Join(w.module, "e2ee.wasm"), artifact.Module(t), 0o600))
+	must(t, os.WriteFile(filepath.Join(w.module, "e2ee.wasm"), module, 0o600))
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, topic))
 	must(t, err)
 	t.Cleanup(cluster.Close)

@@ -1,0 +1,65 @@
+//go:build linux
+
+package memory
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/wasm-e2ee/wasm-e2ee/tests/artifact"
+)
+
+// wipes are the places that wipe, each so changed that it keeps a copy or leaves what it has.
+var wipes = []artifact.Edit{
+	{File: "host/keyring/hkdf.go", Old: "var errTooLong", New: "var kept [][]byte\n\nfunc keep(b []byte) { kept = append(kept, append([]byte(nil), b...)) }\n\nvar errTooLong"},
+	{File: "host/keyring/draft.go", Old: "defer clear(es[:])", New: "defer func() { keep(es[:]) }()"},
+	{File: "host/keyring/draft.go", Old: "defer clear(ts[:])", New: "defer func() { keep(ts[:]) }()"},
+	{File: "host/keyring/draft.go", Old: "defer clear(root[:])", New: "defer func() { keep(root[:]) }()"},
+	{File: "host/keyring/consumer.go", Old: "defer clear(es[:])", New: "defer func() { keep(es[:]) }()"},
+	{File: "host/keyring/erase.go", Old: "clear(x.ts[:])", New: "keep(x.ts[:])"},
+	{File: "host/keyring/prekey.go", Old: "clear(p.seed[:])", New: "keep(p.seed[:])"},
+	{File: "host/keyring/kem.go", Old: "clear(b.Bytes())", New: "keep(b.Bytes())"},
+	{File: "host/keyring/kem.go", Old: "clear(unsafe.Slice(", New: "keep(unsafe.Slice("},
+	{File: "host/keyring/hpke.go", Old: "err := steps()", New: "err := steps()\n	keep(shared[:])"},
+}
+
+// moduleWipes are the same inside the module.
+var moduleWipes = []artifact.Edit{
+	{File: "module/filter/keys.go", Old: "clear(r.node[:])", New: "_ = r"},
+	{File: "module/filter/keys.go", Old: "p.to.Wipe()", New: "_ = p"},
+	{File: "module/filter/seal.go", Old: "clear(f.leaf[:])", New: ""},
+	{File: "module/kernel/aead.go", Old: "clear(sub)", New: "kept = append(kept, sub)"},
+	{File: "module/kernel/aead.go", Old: "// Sizes in bytes.", New: "var kept [][]byte\n\n// Sizes in bytes."},
+}
+
+// A build that wipes nothing shows that each kind of secret is found where it is not wiped:
+// most live too short for a search to meet them at work.
+func TestABuildThatWipesNothingIsFound(t *testing.T) {
+	t.Parallel()
+	overlay, err := artifact.Overlay(t.TempDir(), moduleWipes...)
+	must(t, err)
+	module, err := artifact.Build(filepath.Join(t.TempDir(), "e2ee.wasm"), "-overlay="+overlay)
+	must(t, err)
+	overlay, err = artifact.Overlay(t.TempDir(), wipes...)
+	must(t, err)
+	binary := filepath.Join(t.TempDir(), "memory.test")
+	build := exec.Command("go", "test", "-c", "-vet=off", "-overlay="+overlay, "-o="+binary, "./tests/memory")
+	build.Dir, build.Env = artifact.Root(), append(os.Environ(), "GOFLAGS=")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	p := newPair(t, newWorld(t, module), binary)
+	p.stateIsClean()
+	s := p.everything()
+	found := counted(p.consumer.scan(s))
+	t.Logf("consumer: %s", list(found))
+	wants(t, p.consumer, found, epochSecret+" | "+inProcess, topicSecret+" | "+inProcess, sharedSecret+" | "+inProcess, wrapKey+" | "+inProcess,
+		prekeySeed+" | "+inProcess, prekeyMLKEM+" | "+inProcess, prekeyX25519+" | "+inProcess, prekeyVector+" | "+inProcess,
+		rootNode+" | "+inLinear, innerNode+" | "+inLinear, messageKey+" | "+inLinear)
+	found = counted(p.producer.scan(s))
+	t.Logf("producer: %s", list(found))
+	wants(t, p.producer, found, epochSecret+" | "+inProcess, topicSecret+" | "+inProcess, rootNode+" | "+inProcess,
+		sharedSecret+" | "+inProcess, wrapKey+" | "+inProcess, leafKey+" | "+inLinear, messageKey+" | "+inLinear)
+}
