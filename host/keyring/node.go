@@ -28,6 +28,11 @@ type Attributes struct {
 
 // CSR makes a signing request file (PROTOCOL.md §2.12, offline issuer).
 func (n *Node) CSR(want Attributes) []byte {
+	return armor(armorCSR, n.csr(want, offlineHandshake).Append(nil))
+}
+
+// csr signs a request over the hash of the handshake that carries it.
+func (n *Node) csr(want Attributes, handshake wire.Digest) *wire.CSR {
 	csr := &wire.CSR{
 		Subject:      publicOf(&n.seed),
 		OfflineAllow: uint32(min(want.OfflineAllow/time.Second, 1<<32-1)),
@@ -35,8 +40,8 @@ func (n *Node) CSR(want Attributes) []byte {
 		Topics:       want.Topics,
 		Groups:       want.Groups,
 	}
-	csr.Signature = signRaw(&n.seed, csr.SignatureInput(offlineHandshake))
-	return armor(armorCSR, csr.Append(nil))
+	csr.Signature = signRaw(&n.seed, csr.SignatureInput(handshake))
+	return csr
 }
 
 // Install verifies a credential file (chain, realm, this node's key, validity at now) and
@@ -47,6 +52,11 @@ func (n *Node) Install(file []byte, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	return n.install(root, chain, now)
+}
+
+// install adopts a verified chain for this node's key, if it is valid now.
+func (n *Node) install(root wire.PublicKey, chain []*wire.Credential, now time.Time) error {
 	c := chain[0]
 	switch {
 	case c.Subject != publicOf(&n.seed):

@@ -25,11 +25,14 @@ func (c *Consumer) newest() *prekey {
 // same request.
 const shareSettle = 5 * time.Second
 
-// PrekeyDue reports whether a new prekey must be made: at start, every PrekeyRotation, and
-// soon after a KeyShare. What was shared may be erased before the prekey would be, and a
+// PrekeyDue reports whether a new prekey must be made: at start, every PrekeyRotation, under
+// a new credential, and soon after a KeyShare. What was shared may be erased before the prekey would be, and a
 // share of it stands in the log. The agent also makes one after a resume.
 func (c *Consumer) PrekeyDue(now time.Time) bool {
 	p, at := c.newest(), unixMs(now)
+	if cred := c.state.node.Credential(); p != nil && cred != nil && p.credential != cred.Serial {
+		return true
+	}
 	return p == nil || !c.rotated || at >= p.created+ms(c.timing.PrekeyRotation) || c.shared != 0 && at >= c.shared+ms(shareSettle)
 }
 

@@ -160,10 +160,25 @@ func (i *Issuer) Issue(rand io.Reader, csr []byte, grant *Attributes, v Validity
 	if grant == nil {
 		grant = &Attributes{req.Roles, req.Topics, req.Groups, time.Duration(req.OfflineAllow) * time.Second}
 	}
+	c, err := i.certify(rand, wire.NodeIDOf(req.Subject), 0, req.Subject, *grant, v)
+	if err != nil {
+		return nil, err
+	}
+	return armor(armorCredential, i.chainOf(c)), nil
+}
+
+// chainOf encodes a credential that this issuer signed, with its chain.
+func (i *Issuer) chainOf(c *wire.Credential) []byte {
+	return appendChain(nil, i.root, []*wire.Credential{c, &i.cert})
+}
+
+// certify signs a credential of node for subject.
+func (i *Issuer) certify(rand io.Reader, node wire.NodeID, lineage uint32, subject wire.PublicKey, grant Attributes, v Validity) (*wire.Credential, error) {
 	c := &wire.Credential{
 		Realm:         i.cert.Realm,
-		Node:          wire.NodeIDOf(req.Subject),
-		Subject:       req.Subject,
+		Node:          node,
+		Subject:       subject,
+		Lineage:       lineage,
 		NotBefore:     unixMs(v.NotBefore),
 		NotAfter:      unixMs(v.NotAfter),
 		DataNotBefore: unixMs(v.DataNotBefore),
@@ -191,7 +206,7 @@ func (i *Issuer) Issue(rand io.Reader, csr []byte, grant *Attributes, v Validity
 	if n := len(c.Append(nil)); n > wire.MaxCredentialSize {
 		return nil, fmt.Errorf("credential: %d bytes, at most %d; hint: fewer topic and group patterns, or prefixes", n, wire.MaxCredentialSize)
 	}
-	return armor(armorCredential, appendChain(nil, i.root, []*wire.Credential{c, &i.cert})), nil
+	return c, nil
 }
 
 // appendChain appends a chain as credential files and states hold it: the root's public
