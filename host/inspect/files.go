@@ -2,6 +2,7 @@ package inspect
 
 import (
 	"encoding/pem"
+	"fmt"
 	"strings"
 	"time"
 
@@ -38,6 +39,7 @@ func (p *printer) file(kind string, b []byte) (bool, error) {
 		p.title("%s, chain verified", kind)
 		p.field("realm root", "%s", root)
 		for _, c := range chain {
+			p.title("Credential")
 			p.credential(c)
 		}
 	default:
@@ -65,13 +67,34 @@ func (p *printer) state(b []byte) error {
 		p.field("topics", "%s", list(v.Credential.Topics, "none"))
 		p.field("groups", "%s", list(v.Credential.Groups, "none"))
 	}
+	if v.Renewal != nil {
+		p.field("renewal", "under way: of credential %s, to identity key %s", v.Renewal.Credential, v.Renewal.Subject)
+	}
+	p.field("authority", "%s", authoritySeen(&v))
+	p.field("first bundle", "%s", orNone(v.FirstBundle))
+	p.field("grants read", "%s", flag(v.GrantsNext < 0, "none yet")+flag(v.GrantsNext >= 0, fmt.Sprintf("below offset %d of the own partition", v.GrantsNext)))
 	for _, k := range v.Prekeys {
 		p.field("prekey", "%s, generation %d, created %s%s", k.ID, k.Generation, k.Created.UTC().Format("15:04:05.000Z"), flag(k.Superseded, ", superseded"))
 	}
 	for _, k := range v.Kids {
-		p.field("topic secret", "%s, kid %x, epoch %d of instance %s, %s to %s%s", k.Topic, k.Kid, k.Epoch, k.Instance,
-			k.Start.UTC().Format("15:04:05Z"), k.UseBy.UTC().Format("15:04:05Z"), flag(k.Past, ", consumed"))
+		p.field("topic secret", "%s, kid %x, epoch %d of instance %s, %s to %s%s%s", k.Topic, k.Kid, k.Epoch, k.Instance,
+			k.Start.UTC().Format("15:04:05Z"), k.UseBy.UTC().Format("15:04:05Z"), flag(k.Source >= 0, fmt.Sprintf(", granted at offset %d", k.Source)), flag(k.Past, ", consumed"))
 	}
-	p.field("erased", "%d topic secrets in the life of this state", v.ErasedTotal)
+	p.field("erased", "%d topic secrets in the life of this state, %d remembered", v.ErasedTotal, v.ErasedKids)
+	p.field("marks", "of %d nodes: their highest lineage and generation", v.Marks)
 	return nil
+}
+
+func authoritySeen(v *keyring.View) string {
+	if v.AuthoritySeq == 0 {
+		return "no AuthorityState seen"
+	}
+	return fmt.Sprintf("AuthorityState seq %d seen, digest %s", v.AuthoritySeq, v.AuthorityDigest)
+}
+
+func orNone(t time.Time) string {
+	if t.IsZero() {
+		return "none yet"
+	}
+	return ms(uint64(t.UnixMilli()))
 }

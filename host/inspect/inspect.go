@@ -65,6 +65,9 @@ func (p *printer) describe(b []byte) (bool, error) {
 	if t, err := wire.TypeOf(b); err == nil {
 		return true, p.control(t, b)
 	}
+	if p.kafkaKey(b) {
+		return true, nil
+	}
 	if h, err := kafka.ParseBatchHeader(b); err == nil {
 		return true, p.batch(h, b)
 	}
@@ -129,74 +132,6 @@ func (p *printer) batch(h kafka.BatchHeader, b []byte) error {
 		p.field("sealed", "NO: the first record's value has no sealed header")
 	}
 	return nil
-}
-
-// control prints a message of the control topics (PROTOCOL.md §2.6).
-func (p *printer) control(t wire.Type, b []byte) error {
-	switch t {
-	case wire.TypeCredential:
-		c, err := wire.ParseCredential(b)
-		if err != nil {
-			return err
-		}
-		p.credential(c)
-	case wire.TypePrekeyBundle:
-		m, err := wire.ParsePrekeyBundle(b)
-		if err != nil {
-			return err
-		}
-		p.title("PrekeyBundle, %d bytes", len(b))
-		p.field("realm", "%s", m.Realm)
-		p.field("node", "%s", m.Node)
-		p.field("credential", "%s", m.Credential)
-		p.field("generation", "%d", m.Generation)
-		p.field("created", "%s", ms(m.Created))
-		p.field("not after", "%s", ms(m.NotAfter))
-		p.field("interest", "%s", list(m.Interest, "all topics of the credential"))
-		p.field("prekey", "%s (X-Wing, %d bytes)", wire.PrekeyIDOf(m.KEMPub[:]), len(m.KEMPub))
-	case wire.TypeEpochGrant:
-		g, err := wire.ParseGrant(b)
-		if err != nil {
-			return err
-		}
-		p.title("EpochGrant, part %d, %d bytes", g.Partition, len(b))
-		p.field("realm", "%s", g.Header.Realm)
-		p.field("producer", "%s", g.Header.Producer)
-		p.field("credential", "%s", g.Header.Credential)
-		p.field("instance", "%s", g.Header.Instance)
-		p.field("epoch", "%d", g.Header.Epoch)
-		p.field("start", "%s", ms(g.Header.Start))
-		p.field("use by", "%s", ms(g.Header.UseBy))
-		p.field("roster digest", "%s", g.Header.RosterDigest)
-		p.field("previous", "%s", g.Header.Prev)
-		for _, topic := range g.Header.Topics {
-			p.field("topic", "%s, commit %s, kid %x", topic.Name, topic.Commit, keyring.KidOf(topic.Commit))
-		}
-		for _, wrap := range g.Wraps {
-			p.field("wrap", "for node %s, prekey %s", wrap.Node, wrap.Prekey)
-		}
-	default:
-		return fmt.Errorf("control message of %s", t)
-	}
-	p.field("signature", "present; verified by nodes, not here")
-	return nil
-}
-
-func (p *printer) credential(c *wire.Credential) {
-	p.title("Credential")
-	p.field("realm", "%s", c.Realm)
-	p.field("node", "%s", c.Node)
-	p.field("serial", "%s, lineage %d", c.Serial, c.Lineage)
-	p.field("subject", "%s", c.Subject)
-	p.field("valid", "%s to %s", ms(c.NotBefore), ms(c.NotAfter))
-	if c.DataNotBefore > 0 {
-		p.field("data from", "%s", ms(c.DataNotBefore))
-	}
-	p.field("offline", "%s", time.Duration(c.OfflineAllow)*time.Second)
-	p.field("roles", "%s", c.Roles)
-	p.field("topics", "%s", list(c.Topics, "none"))
-	p.field("groups", "%s", list(c.Groups, "none"))
-	p.field("issuer", "%s", c.Issuer)
 }
 
 // A printer writes fields in columns and keeps the first error.

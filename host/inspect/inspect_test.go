@@ -120,7 +120,8 @@ func TestFilesAreExplainedWithoutTheirSecrets(t *testing.T) {
 		"request":    {describe(t, csr), []string{"signature verified", node, "offline        72h0m0s\n", "roles          consume\n", asked}},
 		"credential": {describe(t, credential), []string{"chain verified", node, "offline        72h0m0s\n", asked, "roles          issuer\n"}},
 		"new state":  {empty, []string{"credential     none yet\n"}},
-		"state":      {describe(t, state.Marshal()), []string{node, asked, "erased         0 topic secrets"}},
+		"state": {describe(t, state.Marshal()), []string{node, asked, "authority      no AuthorityState seen\n", "first bundle   none yet\n",
+			"grants read    none yet\n", "erased         0 topic secrets in the life of this state, 0 remembered\n", "marks          of 0 nodes"}},
 	} {
 		for _, want := range c.want {
 			if !strings.Contains(c.got, want) {
@@ -136,18 +137,54 @@ func TestFilesAreExplainedWithoutTheirSecrets(t *testing.T) {
 	}
 }
 
-func TestControlMessagesAreExplained(t *testing.T) {
-	bundle := wire.PrekeyBundle{Generation: 7, Created: 1_700_000_000_000, NotAfter: 1_700_000_180_000}
-	got := describe(t, bundle.Append(nil))
-	for _, want := range []string{"PrekeyBundle, ", "generation     7\n", "created        2023-11-14T22:13:20.000Z\n", "all topics of the credential"} {
-		if !strings.Contains(got, want) {
-			t.Errorf("no %q in\n%s", want, got)
+// TestEveryControlMessageIsExplained has one of each type with what an operator looks for.
+func TestEveryControlMessageIsExplained(t *testing.T) {
+	const at = 1_700_000_000_000
+	header := wire.GrantHeader{Epoch: 7, Start: at, UseBy: at + 1000, AuthoritySeq: 3, Topics: []wire.GrantTopic{{Name: "orders", Commit: wire.Digest{9}}}}
+	grant := wire.Grant{Header: header, Partition: 5}
+	kid := hex.EncodeToString(func() []byte { k := keyring.KidOf(wire.Digest{9}); return k[:] }())
+	explained := map[wire.Type]bool{}
+	for _, c := range []struct {
+		kind wire.Type
+		m    interface{ Append([]byte) []byte }
+		want []string
+	}{
+		{wire.TypeCredential, &wire.Credential{NotBefore: at, NotAfter: at + 1000, Roles: wire.RoleConsume, Topics: []wire.Pattern{{Name: "orders"}}, Lineage: 2},
+			[]string{"lineage 2\n", "roles          consume\n", "topics         orders\n"}},
+		{wire.TypeAuthorityState, &wire.AuthorityState{Seq: 4, Issued: at, NextUpdate: at + 3600_000, Revoked: []wire.Revocation{{Serial: wire.Serial{0xaa}, At: at}}},
+			[]string{"seq            4\n", "next update    2023-11-14T23:13:20.000Z\n", "revoked        aa000000000000000000000000000000, at 2023-11-14T22:13:20.000Z\n"}},
+		{wire.TypePrekeyBundle, &wire.PrekeyBundle{Generation: 7, Created: at, NotAfter: at + 1000},
+			[]string{"generation     7\n", "created        2023-11-14T22:13:20.000Z\n", "all topics of the credential"}},
+		{wire.TypeEpochGrant, &grant, []string{"part           5 of 16\n", "epoch          7\n", "authority seq  3\n", "orders, commit 09", "kid " + kid}},
+		{wire.TypeKeyShare, &wire.KeyShare{Proof: grant.Proof(), Sharer: wire.NodeID{1}, Recipient: wire.NodeID{2}, Topic: "orders"},
+			[]string{"sharer         0100", "recipient      0200", "orders, kid " + kid + "\n", "epoch          7\n"}},
+		{wire.TypeEpochRequest, &wire.EpochRequest{Group: "billing", Created: at, Kids: [][wire.KidSize]byte{{1}, {2}}},
+			[]string{"group          billing\n", "kid            0100000000000000\n  kid            0200000000000000\n"}},
+		{wire.TypeRenewal, &wire.Renewal{Credential: wire.Serial{0xcc}, Subject: wire.PublicKey{0xdd}}, []string{"credential     cc00", "subject        dd00"}},
+	} {
+		b := c.m.Append(nil)
+		got := describe(t, b)
+		for _, want := range append(c.want, c.kind.String()+", ", " bytes\n", "signature      present") {
+			if !strings.Contains(got, want) {
+				t.Errorf("%s: no %q in\n%s", c.kind, want, got)
+			}
+		}
+		var out strings.Builder
+		if err := Describe(&out, b[:len(b)-1]); err == nil || errors.Is(err, ErrUnknown) {
+			t.Errorf("a cut %s: %v\n%s", c.kind, err, &out)
+		}
+		explained[c.kind] = true
+	}
+	for kind := wire.Type(0); kind < 255; kind++ {
+		if _, err := wire.TypeOf(append([]byte{wire.Version, byte(kind), wire.Suite}, make([]byte, 100)...)); err == nil && !explained[kind] {
+			t.Errorf("%s is not explained", kind)
 		}
 	}
-	var out strings.Builder
-	b := bundle.Append(nil)
-	if err := Describe(&out, b[:len(b)-1]); err == nil || errors.Is(err, ErrUnknown) {
-		t.Errorf("a cut bundle: %v\n%s", err, &out)
+	key := wire.EnrolmentKey{Ticket: wire.TicketID{0xab}, Attempt: wire.Attempt{0xcd}, Step: 3}
+	for _, want := range []string{"Enrolment", "ticket         ab00", "attempt        cd00", "message        3 of 4: the node's request\n"} {
+		if got := describe(t, key.Append(nil)); !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
 	}
 }
 

@@ -146,6 +146,12 @@ type View struct {
 	Kids        []KidView        // held topic secrets, by start
 	ErasedKids  int              // remembered
 	ErasedTotal uint64           // topic secrets erased in the life of the state
+
+	FirstBundle     time.Time     // when the node's first bundle was made, zero before it
+	AuthoritySeq    uint64        // of the highest AuthorityState seen, 0 before the first
+	AuthorityDigest wire.Digest   // of its body
+	Renewal         *wire.Renewal // the request that is under way, nil for none
+	Marks           int           // nodes whose generations are remembered
 }
 
 // A PrekeyView describes one prekey whose seed is held.
@@ -173,6 +179,7 @@ type KidView struct {
 	Ends      map[int32]int64 // E_p by partition, once they are: every value of the epoch is below
 	Past      bool            // every group is past it; erased Window later
 	PastAt    time.Time       // when that was first found, zero before
+	Source    int64           // offset in the own grants partition of the record that brought it, -1 unknown
 }
 
 // noted converts a time that is 0 for not yet.
@@ -192,6 +199,11 @@ func (s *State) View() View {
 		GrantsNext:  s.grantsNext,
 		ErasedKids:  len(s.erased),
 		ErasedTotal: s.erasedTotal,
+		FirstBundle: noted(s.firstBundle), AuthoritySeq: s.authority.seq, AuthorityDigest: s.authority.digest, Marks: len(s.marks),
+	}
+	if s.renewal != nil {
+		request := s.renewal.request
+		v.Renewal = &request
 	}
 	for _, p := range s.prekeys {
 		v.Prekeys = append(v.Prekeys, PrekeyView{
@@ -203,7 +215,7 @@ func (s *State) View() View {
 		v.Kids = append(v.Kids, KidView{
 			Kid: x.kid, Topic: x.topic, Producer: x.producer, Instance: x.instance, Epoch: x.epoch,
 			Start: fromMs(x.start), UseBy: fromMs(x.useBy), FirstSeen: fromMs(x.firstSeen),
-			EndsNoted: x.endsAt != 0, Ends: maps.Clone(x.ends), Past: x.pastAt != 0, PastAt: noted(x.pastAt),
+			EndsNoted: x.endsAt != 0, Ends: maps.Clone(x.ends), Past: x.pastAt != 0, PastAt: noted(x.pastAt), Source: x.source,
 		})
 	}
 	slices.SortFunc(v.Kids, func(a, b KidView) int {
