@@ -1,0 +1,262 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
+
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/clients"
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/deps"
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/records"
+)
+
+// A mixedLink is one realm whose readers stop, or skip, and another realm beside it: what it
+// seals nobody in the first can ever open.
+type mixedLink struct {
+	stop, skip, foreign *sidecar
+}
+
+func mixed(t *testing.T, bootstrap string) mixedLink {
+	t.Helper()
+	both := role{produce: "skip-*", consume: "skip-*", groups: []string{"skip-*"}}
+	r := newRealm(t)
+	return mixedLink{
+		skip:    startSidecar(t, bootstrap, r.enroll(t, both), settings{"policy": settings{"on_unreadable": "skip"}}),
+		stop:    startSidecar(t, bootstrap, r.enroll(t, both), nil),
+		foreign: startSidecar(t, bootstrap, newRealm(t).enroll(t, both), nil),
+	}
+}
+
+// everyClient are all that this package has.
+func everyClient() []clients.Client { return append(clients.All(), clients.Java) }
+
+// expectExactly has every client consume, and wants these records, nothing between them, and
+// nothing after them up to the last one, which stands behind all that must not be delivered.
+func expectExactly(t *testing.T, job clients.Job, want []records.Record) {
+	t.Helper()
+	for _, c := range everyClient() {
+		t.Run(c.Name, func(t *testing.T) {
+			deps.Need(t, c.Parts...)
+			own := job
+			own.Group, own.Dir, own.Count = job.Topic+c.Name+job.Isolation, t.TempDir(), len(want)
+			got, err := c.Consume(t.Context(), own)
+			if err != nil {
+				t.Fatalf("after %d of %d records: %v", len(got), len(want), err)
+			}
+			for i := range got {
+				got[i].Timestamp = -1
+			}
+			if err := records.Compare(want, got, records.Times{From: -1, To: -1}, true); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// Among good batches stand one that was sealed for others, one that nobody sealed, one that
+// was altered, and one that was stored twice. A reader that stops has the application told at
+// the first of them; one that skips delivers all that is good, and nothing else.
+func TestUnreadableBatchesStopOrAreSkipped(t *testing.T) {
+	b := sharedBroker(t)
+	l := mixed(t, b.Bootstrap)
+	topic := newTopic(t, b.Bootstrap, "skip-mixed", 1, nil)
+	var good []records.Record
+	seed := uint64(70)
+	produce := func(s *sidecar) []records.Record {
+		seed++
+		sent := records.Generate(seed, 20, records.Shape{}, records.NewCanaries())
+		for i := range sent {
+			sent[i].Timestamp = -1
+		}
+		job := clients.Job{Bootstrap: s.addr, Topic: topic, Dir: t.TempDir(), Records: sent}
+		if err := clients.FranzGo.Produce(t.Context(), job); err != nil {
+			t.Fatal(err)
+		}
+		return sent
+	}
+	good = append(good, produce(l.skip)...)
+	before := good
+	genuine := fetchRaw(t, b.Bootstrap, topic)
+	produce(l.foreign)
+	good = append(good, produce(l.stop)...)
+	produceRaw(t, b.Bootstrap, topic, 0, plainBatch("injected"))
+	good = append(good, produce(l.skip)...)
+	altered := append([]byte(nil), genuine...)
+	altered[len(altered)/2] ^= 1
+	produceRaw(t, b.Bootstrap, topic, 0, anonymous(altered))
+	produceRaw(t, b.Bootstrap, topic, 0, anonymous(append([]byte(nil), genuine...)))
+	good = append(good, produce(l.skip)...)
+
+	t.Run("skip", func(t *testing.T) {
+		expectExactly(t, clients.Job{Bootstrap: l.skip.addr, Topic: topic}, good)
+		for _, reason := range []string{"sealed for others", "plaintext", "authentication failed", "opened before"} {
+			if !strings.Contains(l.skip.Output(), reason) {
+				t.Errorf("the log does not say %q", reason)
+			}
+		}
+	})
+	t.Run("skip in a share group", func(t *testing.T) {
+		deps.Need(t, clients.Java.Parts...)
+		job := clients.Job{Bootstrap: l.skip.addr, Topic: topic, Group: topic + "-share", Share: true, Dir: t.TempDir(), Count: len(good)}
+		fromTheStart(t, b.Bootstrap, job.Group)
+		got, err := clients.Java.Consume(t.Context(), job)
+		if err != nil {
+			t.Fatalf("after %d of %d records: %v", len(got), len(good), err)
+		}
+		for i := range got {
+			got[i].Timestamp = -1
+		}
+		if err := records.Compare(good, got, records.Times{From: -1, To: -1}, true); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Run("stop", func(t *testing.T) {
+		// Whoever reads first waits until it is clear that no grant is under way.
+		first := clients.Job{Bootstrap: l.stop.addr, Topic: topic, Group: topic + "-first", Count: len(before) + 1}
+		if got, err := clients.FranzGo.Consume(t.Context(), first); !errors.Is(err, kerr.TopicAuthorizationFailed) {
+			t.Fatalf("%d records, %v", len(got), err)
+		}
+		expectDenied(t, l.stop.addr, topic, "skip-", before)
+	})
+}
+
+// A transaction is aborted around batches that cannot be opened: a client that reads committed
+// records gets nothing of it, whatever is passed over, and all of the one that is committed.
+func TestNothingOfAnAbortedTransactionIsDeliveredAroundASkip(t *testing.T) {
+	b := sharedBroker(t)
+	l := mixed(t, b.Bootstrap)
+	topic := newTopic(t, b.Bootstrap, "skip-tx", 1, nil)
+	tx := begin(t, b.Bootstrap, topic)
+	var committed, all []records.Record
+	send := func(bootstrap, value string) []records.Record {
+		values := []string{value + "-0", value + "-1", value + "-2"}
+		tx.produce(t, bootstrap, values)
+		var sent []records.Record
+		for _, v := range values {
+			sent = append(sent, records.Record{Offset: -1, Timestamp: -1, Key: []byte("key"), Value: []byte(v)})
+		}
+		return sent
+	}
+	for i, commit := range []bool{true, false, true, false, true} {
+		tx.join(t)
+		var own []records.Record
+		for part := range 3 {
+			own = append(own, send(l.skip.addr, fmt.Sprintf("%d-%d", i, part))...)
+			if part == 0 {
+				send(b.Bootstrap, "plaintext")
+			}
+			if part == 1 {
+				send(l.foreign.addr, "foreign")
+			}
+		}
+		tx.end(t, commit)
+		if commit {
+			committed = append(committed, own...)
+		}
+		all = append(all, own...)
+	}
+	for isolation, want := range map[string][]records.Record{"read_committed": committed, "read_uncommitted": all} {
+		t.Run(isolation, func(t *testing.T) {
+			expectExactly(t, clients.Job{Bootstrap: l.skip.addr, Topic: topic, Isolation: isolation}, want)
+		})
+	}
+}
+
+// A transaction of one producer whose batches go to the topic by different ways.
+type transaction struct {
+	cl       *kgo.Client // of the broker itself
+	topic    string
+	id       string
+	producer int64
+	epoch    int16
+	sequence int32
+}
+
+func begin(t *testing.T, bootstrap, topic string) *transaction {
+	t.Helper()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(bootstrap), kgo.MaxVersions(kversion.V2_8_0()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cl.Close)
+	x := &transaction{cl: cl, topic: topic, id: topic}
+	req := kmsg.NewPtrInitProducerIDRequest()
+	req.TransactionalID, req.TransactionTimeoutMillis = &x.id, 60_000
+	poll(t, 20*time.Second, "a producer id", func() bool {
+		resp, err := req.RequestWith(t.Context(), cl)
+		if err != nil {
+			t.Fatal(err)
+		}
+		x.producer, x.epoch = resp.ProducerID, resp.ProducerEpoch
+		return done(t, resp.ErrorCode)
+	})
+	return x
+}
+
+// join makes the partition a part of the next transaction.
+func (x *transaction) join(t *testing.T) {
+	t.Helper()
+	req := kmsg.NewPtrAddPartitionsToTxnRequest()
+	req.TransactionalID, req.ProducerID, req.ProducerEpoch = x.id, x.producer, x.epoch
+	req.Topics = []kmsg.AddPartitionsToTxnRequestTopic{{Topic: x.topic, Partitions: []int32{0}}}
+	poll(t, 20*time.Second, "the end of the transaction before", func() bool {
+		resp, err := req.RequestWith(t.Context(), x.cl)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return done(t, resp.Topics[0].Partitions[0].ErrorCode)
+	})
+}
+
+// done tells whether the coordinator did what it was asked, or wants to be asked again.
+func done(t *testing.T, code int16) bool {
+	t.Helper()
+	err := kerr.ErrorForCode(code)
+	if err != nil && !kerr.IsRetriable(err) && !errors.Is(err, kerr.ConcurrentTransactions) {
+		t.Fatal(err)
+	}
+	return err == nil
+}
+
+// produce sends one batch, by way of a sidecar or to the broker itself.
+func (x *transaction) produce(t *testing.T, bootstrap string, values []string) {
+	t.Helper()
+	var section []byte
+	for i, v := range values {
+		r := kmsg.Record{OffsetDelta: int32(i), Key: []byte("key"), Value: []byte(v)}
+		r.Length = int32(len(r.AppendTo(nil)) - 1)
+		section = r.AppendTo(section)
+	}
+	batch := kmsg.RecordBatch{PartitionLeaderEpoch: -1, Magic: 2, Attributes: 0x10, LastOffsetDelta: int32(len(values) - 1), NumRecords: int32(len(values)), Records: section,
+		FirstTimestamp: time.Now().UnixMilli(), MaxTimestamp: time.Now().UnixMilli(), ProducerID: x.producer, ProducerEpoch: x.epoch, FirstSequence: x.sequence}
+	batch.Length = int32(len(batch.AppendTo(nil)) - 12)
+	req := kmsg.NewPtrProduceRequest()
+	req.TransactionID, req.Acks, req.TimeoutMillis = &x.id, -1, 10_000
+	req.Topics = []kmsg.ProduceRequestTopic{{Topic: x.topic, Partitions: []kmsg.ProduceRequestTopicPartition{{Records: checksummed(batch.AppendTo(nil))}}}}
+	resp := ask(t, bootstrap, x.topic, req).(*kmsg.ProduceResponse)
+	if err := kerr.ErrorForCode(resp.Topics[0].Partitions[0].ErrorCode); err != nil {
+		t.Fatalf("%q is refused: %v", values, err)
+	}
+	x.sequence += int32(len(values))
+}
+
+// end commits or aborts.
+func (x *transaction) end(t *testing.T, commit bool) {
+	t.Helper()
+	req := kmsg.NewPtrEndTxnRequest()
+	req.TransactionalID, req.ProducerID, req.ProducerEpoch, req.Commit = x.id, x.producer, x.epoch, commit
+	resp, err := req.RequestWith(t.Context(), x.cl)
+	if err == nil {
+		err = kerr.ErrorForCode(resp.ErrorCode)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
