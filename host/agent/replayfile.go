@@ -10,6 +10,7 @@ import (
 	"os"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
+	"github.com/wasm-e2ee/wasm-e2ee/host/private"
 )
 
 // The replay state on disk (PROTOCOL.md §2.8.6): after a header of 16 bytes, entries of 16
@@ -176,7 +177,7 @@ func (r *replayFile) write(anew bool, entries []byte) (err error) {
 	}
 	r.close()
 	entries, r.sum = appendCheck(append([]byte(replayHeader), entries...), 0)
-	if err := replaceFile(r.path, entries); err != nil {
+	if err := private.Replace(r.path, entries); err != nil {
 		return err
 	}
 	r.f, err = os.OpenFile(r.path, os.O_WRONLY|os.O_APPEND, 0)

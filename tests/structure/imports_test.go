@@ -23,7 +23,9 @@ var rooms = map[string][]string{
 
 	"host/keyring":       {"abi", "module/ratchet"},
 	"host/engine":        {"abi"},
-	"host/agent":         {"abi", "host/keyring"},
+	"host/agent":         {"abi", "host/keyring", "host/private"},
+	"host/private":       {},
+	"host/issuer":        {"abi", "host/agent", "host/keyring", "host/private"},
 	"host/proxy":         {"abi"},
 	"host/config":        {"abi", "host/keyring"},
 	"host/exposure":      {"abi", "host/keyring"},

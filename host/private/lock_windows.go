@@ -1,4 +1,4 @@
-package agent
+package private
 
 import (
 	"os"
