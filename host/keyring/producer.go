@@ -38,6 +38,7 @@ type Producer struct {
 	instance wire.InstanceID
 	next     uint32      // epoch of the next header
 	prev     wire.Digest // of the last header
+	rate     headerRate  // of the instance
 	pending  map[*Draft]bool
 	live     map[string]*epoch
 	retired  []abi.Kid // wiped, to be erased from the data planes
@@ -80,7 +81,7 @@ func (p *Producer) Restart() ([]abi.Kid, error) {
 	p.Wipe()
 	kids := p.retired
 	p.retired = nil
-	p.next, p.prev = 0, wire.Digest{}
+	p.next, p.prev, p.rate = 0, wire.Digest{}, headerRate{}
 	if err := readAll(p.rand, p.instance[:]); err != nil {
 		return kids, fmt.Errorf("instance id: %w", err)
 	}
@@ -152,8 +153,11 @@ func (p *Producer) Lease(topic string, now time.Time) (abi.Lease, error) {
 // (PROTOCOL.md §2.7.4). What is sealed for somebody who is entitled no more, or by a node
 // that is not, ends at once, before its successor is there; Retire has its kid. So does an
 // unused epoch that no longer fits the roster. Call it at least every Lead/4.
+//
+// Topics with equal recipients share a grant: one that is half as old as it may get goes with
+// another that is due, or those that began apart would need a grant each for ever.
 func (p *Producer) Due(r *Roster, now time.Time) []string {
-	var due []string
+	var due, joining []string
 	for topic, e := range p.live {
 		gone, came := e.compare(r, p.groups(topic), now)
 		gone = gone || p.node.MayProduce(topic, now) != nil
@@ -171,14 +175,26 @@ func (p *Producer) Due(r *Roster, now time.Time) []string {
 		if came && e.newcomer.IsZero() {
 			e.newcomer = now
 		}
-		age := now.Sub(e.start)
-		if age >= p.timing.Epoch-p.timing.Lead || e.stack.Remaining() < leavesReserve ||
-			came && now.Sub(e.newcomer) >= newcomerWait && age >= newcomerSpacer {
+		switch age := now.Sub(e.start); {
+		case age >= p.timing.Epoch, e.stack.Remaining() < leavesReserve,
+			came && now.Sub(e.newcomer) >= newcomerWait && age >= newcomerSpacer:
+			due = append(due, topic)
+		case age >= p.timing.Epoch/2:
+			joining = append(joining, topic)
+		}
+	}
+	for _, topic := range joining {
+		if slices.ContainsFunc(due, func(d string) bool { return p.live[d] != nil && p.live[d].sharesGrant(p.live[topic]) }) {
 			due = append(due, topic)
 		}
 	}
 	slices.Sort(due)
 	return due
+}
+
+// sharesGrant reports whether the two epochs have the same recipients.
+func (e *epoch) sharesGrant(o *epoch) bool {
+	return slices.EqualFunc(e.recipients, o.recipients, func(a, b Recipient) bool { return a.Node == b.Node })
 }
 
 // compare reports whether a recipient of the epoch is entitled no more, or a node is

@@ -104,7 +104,7 @@ func TestEpochsRotateWhileRecordsFlow(t *testing.T) {
 	w, prod, cons := pair(t)
 	prod.grant("orders")
 	first := prod.lease("orders")
-	w.pass(w.timing.Epoch - w.timing.Lead - time.Second)
+	w.pass(w.timing.Epoch - time.Second)
 	if due := prod.producer.Due(prod.roster, w.now); len(due) != 0 {
 		t.Errorf("due too early: %v", due)
 	}
@@ -121,6 +121,35 @@ func TestEpochsRotateWhileRecordsFlow(t *testing.T) {
 	}
 	if got := len(cons.follow()); got != 2 {
 		t.Errorf("the consumer opened %d epochs", got)
+	}
+}
+
+func TestTopicsThatBeganApartComeToShareAGrant(t *testing.T) {
+	w := newWorld(t)
+	topics := []string{"clicks", "orders", "payments", "returns"}
+	prod := w.node(produce, append(topics, "secret"), nil)
+	w.node(consume, topics, []string{"billing"}).publish()
+	w.node(consume, []string{"secret"}, []string{"audit"}).publish()
+	drafts := 0
+	for _, topic := range append(topics, "secret") {
+		prod.grant(topic)
+		prod.lease(topic)
+		w.pass(w.timing.Epoch / 5)
+	}
+	for begun := w.now; w.now.Sub(begun) < 10*w.timing.Epoch; w.pass(time.Second) {
+		if due := prod.producer.Due(prod.roster, w.now); len(due) > 0 {
+			made := prod.grant(due...)
+			for _, topic := range due {
+				prod.lease(topic)
+			}
+			if w.now.Sub(begun) >= 2*w.timing.Epoch {
+				drafts += len(made)
+			}
+		}
+	}
+	// Eight epochs follow the first two, of two sets of recipients.
+	if drafts > 2*8 {
+		t.Errorf("%d grants in 8 epochs for topics of two sets of recipients, want at most 16", drafts)
 	}
 }
 

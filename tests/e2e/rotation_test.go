@@ -69,8 +69,8 @@ func TestKeysRotateWhileRecordsFlow(t *testing.T) {
 
 	late := startSidecar(t, b.Bootstrap, offline, quick)
 	for _, f := range flows {
-		if n := kids(t, b.Bootstrap, f.job); n < seconds/5 {
-			t.Errorf("%s: records are sealed under %d epochs, want at least %d", f.client.Name, n, seconds/5)
+		if n := kids(t, b.Bootstrap, f.job); n < seconds/6 {
+			t.Errorf("%s: records are sealed under %d epochs, want at least %d", f.client.Name, n, seconds/6)
 		} else {
 			t.Logf("%s: %d records under %d epochs", f.client.Name, f.job.Count, n)
 		}
