@@ -38,7 +38,6 @@ type Producer struct {
 	instance wire.InstanceID
 	next     uint32      // epoch of the next header
 	prev     wire.Digest // of the last header
-	rate     headerRate  // of the instance
 	pending  map[*Draft]bool
 	live     map[string]*epoch
 	retired  []abi.Kid // wiped, to be erased from the data planes
@@ -81,7 +80,7 @@ func (p *Producer) Restart() ([]abi.Kid, error) {
 	p.Wipe()
 	kids := p.retired
 	p.retired = nil
-	p.next, p.prev, p.rate = 0, wire.Digest{}, headerRate{}
+	p.next, p.prev = 0, wire.Digest{}
 	if err := readAll(p.rand, p.instance[:]); err != nil {
 		return kids, fmt.Errorf("instance id: %w", err)
 	}
