@@ -29,14 +29,16 @@ func (a acl) String() string {
 // An aclList is everything that one node's agent needs.
 type aclList []acl
 
+// controlOperations is what every participant needs on a control topic.
+const controlOperations = "Read, Write, Describe, DescribeConfigs, Create"
+
 // aclsFor lists what an agent with this credential needs: the control topics, the policy
 // of the topics it seals for, and retention, offsets, values and groups of those it erases
 // keys of (PROTOCOL.md §2.8.4).
 func aclsFor(c *wire.Credential) aclList {
-	const control = "Read, Write, Describe, DescribeConfigs, Create"
 	need := aclList{
-		{control, "Topic", rosterTopic, false},
-		{control, "Topic", grantsTopic, false},
+		{controlOperations, "Topic", rosterTopic, false},
+		{controlOperations, "Topic", grantsTopic, false},
 	}
 	consume := c.Roles.Has(wire.RoleConsume)
 	operations := "Describe, DescribeConfigs"

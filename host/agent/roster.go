@@ -116,22 +116,9 @@ func (a *Agent) publishDue() error {
 	return nil
 }
 
-// write writes records to a control topic and waits for all acknowledgements, for at most
-// ackTimeout.
+// write writes records to a control topic and waits for all acknowledgements.
 func (a *Agent) write(ctx context.Context, topic string, records []keyring.Record) ([]*kgo.Record, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, ackTimeout, errors.New("no acknowledgement within 30s"))
-	defer cancel()
-	out := make([]*kgo.Record, len(records))
-	for i, r := range records {
-		out[i] = &kgo.Record{Topic: topic, Partition: r.Partition, Key: r.Key, Value: r.Value}
-	}
-	if err := a.cl.ProduceSync(ctx, out...).FirstErr(); err != nil {
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
-		return nil, fmt.Errorf("topic %s: write: %w", topic, err)
-	}
-	return out, nil
+	return writeRecords(ctx, a.cl, topic, records)
 }
 
 // resumed is what follows a clock jump: a suspended machine, or a clock that was set. What
