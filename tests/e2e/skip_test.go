@@ -127,6 +127,27 @@ func TestUnreadableBatchesStopOrAreSkipped(t *testing.T) {
 	})
 }
 
+// What leaks is said where it is decided: the line that tells that a sidecar serves names the
+// profile, and the window of exposure that follows from it.
+func TestStartLineNamesTheProfileAndItsWindow(t *testing.T) {
+	b := sharedBroker(t)
+	r := newRealm(t)
+	for name, want := range map[string]struct {
+		more settings
+		line string
+	}{
+		"default": {nil, "profile=strict exposure_window=9m30s"},
+		"replay":  {settings{"policy": settings{"replay": "1h"}}, `profile="replay 1h0m0s" exposure_window=1h6m30s`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := startSidecar(t, b.Bootstrap, r.enroll(t, role{produce: "profile-*"}), want.more)
+			if !strings.Contains(s.Output(), want.line) {
+				t.Errorf("no %s", want.line)
+			}
+		})
+	}
+}
+
 // A transaction is aborted around batches that cannot be opened: a client that reads committed
 // records gets nothing of it, whatever is passed over, and all of the one that is committed.
 func TestNothingOfAnAbortedTransactionIsDeliveredAroundASkip(t *testing.T) {

@@ -24,7 +24,7 @@ import (
 func TestExposureIsToldWhileAnotherProcessHoldsTheState(t *testing.T) {
 	dir := t.TempDir()
 	must(t, dir, append([]string{"realm init --dir realm"}, enrolled...)...)
-	if err := os.WriteFile(filepath.Join(dir, "replay.yaml"), []byte("bootstrap: [127.0.0.1:1]\nstate: node.state\ntiming: {window: 1h}\n"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "replay.yaml"), []byte("bootstrap: [127.0.0.1:1]\nstate: node.state\npolicy: {replay: 1h}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	store, err := agent.OpenStore(filepath.Join(dir, "node.state"))
