@@ -142,7 +142,7 @@ func moduleConfig() wazero.ModuleConfig {
 // this topic and partition. It waits for a lease as long as ctx allows. The error wraps an
 // abi.Status; nothing of the batch may then be forwarded.
 func (e *Engine) Seal(ctx context.Context, topic string, partition int32, records []byte) ([]byte, error) {
-	out, _, err := e.transform(ctx, sealBatch, topic, partition, records, nil)
+	out, _, err := e.transform(ctx, e.keys, sealBatch, topic, partition, records, nil)
 	if err != nil {
 		return nil, fmt.Errorf("topic %s, partition %d: %w", topic, partition, err)
 	}
@@ -155,6 +155,7 @@ func (e *Engine) Seal(ctx context.Context, topic string, partition int32, record
 // returned with it; the error wraps an abi.Status.
 func (e *Engine) Open(ctx context.Context, topic string, partition int32, records []byte) ([]byte, error) {
 	out := make([]byte, 0, len(records))
+	keys := refusals{Keys: e.keys}
 	for len(records) > 0 {
 		size, err := kafka.BatchSize(records)
 		if errors.Is(err, kafka.ErrCut) {
@@ -163,7 +164,7 @@ func (e *Engine) Open(ctx context.Context, topic string, partition int32, record
 		opened, offset := out, kafka.BaseOffset(records)
 		var result abi.Result
 		if err == nil {
-			opened, result, err = e.transform(ctx, openBatch, topic, partition, records[:size], out)
+			opened, result, err = e.transform(ctx, &keys, openBatch, topic, partition, records[:size], out)
 		}
 		if err == nil && result.Kid != (abi.Kid{}) {
 			err = e.keys.Opened(topic, result.Kid, result.Leaf, partition, offset)
@@ -179,15 +180,15 @@ func (e *Engine) Open(ctx context.Context, topic string, partition int32, record
 	return out, nil
 }
 
-// transform runs one batch through an instance, fetching what the instance lacks, and
+// transform runs one batch through an instance, fetching what the instance lacks from keys, and
 // appends the outcome to dst. The result is that of the call which succeeded.
-func (e *Engine) transform(ctx context.Context, op operation, topic string, partition int32, batch, dst []byte) ([]byte, abi.Result, error) {
+func (e *Engine) transform(ctx context.Context, keys Keys, op operation, topic string, partition int32, batch, dst []byte) ([]byte, abi.Result, error) {
 	capacity := op.capacity(batch)
 	var key installer
 	for range maxAttempts {
 		erased := e.erased.Load()
 		if key.want != nil {
-			if err := key.fetch(ctx, e.keys, topic, partition); err != nil {
+			if err := key.fetch(ctx, keys, topic, partition); err != nil {
 				return dst, abi.Result{}, err
 			}
 		}

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"strings"
@@ -111,6 +112,30 @@ func (s *skipper) tell(subject skipSubject, first, last int64, cause error) {
 		return
 	}
 	s.log.Warn("batches that cannot be opened are passed over", append(args, "hint", "policy.on_unreadable is skip; with stop the application gets an error instead")...)
+}
+
+// refusals are the Keys of one call of Open: a root that will never come is asked for once,
+// not for each of the thousands of batches that a response may hold of it. The next call
+// asks anew.
+type refusals struct {
+	Keys
+	by map[abi.Kid]error
+}
+
+// Root implements Keys.
+func (r *refusals) Root(ctx context.Context, topic string, partition int32, kid abi.Kid) (abi.Root, error) {
+	if err, ok := r.by[kid]; ok {
+		return abi.Root{}, err
+	}
+	root, err := r.Keys.Root(ctx, topic, partition, kid)
+	var status abi.Status
+	if errors.As(err, &status) && (status == abi.StatusHistory || skippable[status]) {
+		if r.by == nil {
+			r.by = make(map[abi.Kid]error)
+		}
+		r.by[kid] = err
+	}
+	return root, err
 }
 
 // Skipped returns how many batches were passed over, by reason.

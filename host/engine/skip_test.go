@@ -161,6 +161,25 @@ func TestHistoryIsPassedOverInAnyCaseAndSaidOnce(t *testing.T) {
 	}
 }
 
+func TestRootThatWillNeverComeIsAskedForOnceAFetch(t *testing.T) {
+	for _, status := range []abi.Status{abi.StatusHistory, abi.StatusErased, abi.StatusUnreadable} {
+		keys := newTestKeys(t)
+		e, _ := newSkipping(t, keys, true)
+		var records, want []byte
+		for offset := range int64(50) {
+			sealed := seal(t, e, "orders", offset, "x")
+			records, want = append(records, sealed...), append(want, marker(t, sealed)...)
+		}
+		keys.refuse = status
+		for fetch := 1; fetch <= 2; fetch++ {
+			opened, err := e.Open(t.Context(), "orders", 0, records)
+			if err != nil || !bytes.Equal(opened, want) || keys.roots != fetch {
+				t.Errorf("%v, fetch %d: %d questions, %v", status, fetch, keys.roots, err)
+			}
+		}
+	}
+}
+
 // TestWhatMayOpenLaterIsNeverPassedOver holds for every status but those that are final.
 func TestWhatMayOpenLaterIsNeverPassedOver(t *testing.T) {
 	keys := newTestKeys(t)
