@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -32,6 +31,7 @@ type Options struct {
 	Bootstrap string        // HOST:PORT of a real cluster; "" starts one inside the process
 	Duration  time.Duration // how long records flow
 	Module    string        // e2ee.wasm; "" is the one beside the executable
+	Keep      string        // a directory, new or empty, for state files and configurations; "" leaves nothing behind
 	Out       io.Writer
 }
 
@@ -96,7 +96,10 @@ func (s *stage) show(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	return s.verdict(flow, leaks)
+	if err := s.verdict(flow, leaks); err != nil || o.Keep == "" {
+		return err
+	}
+	return s.keepAll(flow)
 }
 
 func (s *stage) setup(ctx context.Context, o Options) error {
@@ -112,12 +115,9 @@ func (s *stage) setup(ctx context.Context, o Options) error {
 	} else {
 		s.out.step("broker     %s", s.bootstrap)
 	}
-	dir, err := os.MkdirTemp("", "wasm-e2ee-demo-")
-	if err != nil {
+	if err := s.folder(o.Keep); err != nil {
 		return err
 	}
-	s.dir = dir
-	s.onTeardown = append(s.onTeardown, func() { _ = os.RemoveAll(dir) })
 	if err := s.makeTopic(ctx); err != nil {
 		return err
 	}

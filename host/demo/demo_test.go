@@ -6,10 +6,14 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/wasm-e2ee/wasm-e2ee/host/config"
+	"github.com/wasm-e2ee/wasm-e2ee/host/exposure"
+	"github.com/wasm-e2ee/wasm-e2ee/host/keyring"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/artifact"
 )
 
@@ -26,7 +30,8 @@ func module(t *testing.T) string {
 func TestEverythingThatIsShownHoldsWithoutAWarning(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 	var out bytes.Buffer
-	if err := Run(t.Context(), Options{Duration: leastDuration, Module: module(t), Out: &out}); err != nil {
+	kept := filepath.Join(t.TempDir(), "kept")
+	if err := Run(t.Context(), Options{Duration: leastDuration, Module: module(t), Keep: kept, Out: &out}); err != nil {
 		t.Errorf("%v\n%s", err, &out)
 	}
 	for _, want := range []string{"stored in the clear              0 of", "copy 2, taken at the end, opens 0 of", "all of it held"} {
@@ -40,6 +45,58 @@ func TestEverythingThatIsShownHoldsWithoutAWarning(t *testing.T) {
 		}
 	}
 	nothingLeft(t)
+	t.Run("what is kept is enough for the exposure report", func(t *testing.T) { enough(t, kept, out.String()) })
+}
+
+// enough does with what a demo kept in dir what its output says.
+func enough(t *testing.T, dir, out string) {
+	asOf := regexp.MustCompile(`--as-of (\S+)`).FindStringSubmatch(out)
+	if asOf == nil {
+		t.Fatalf("no command is printed\n%s", out)
+	}
+	copied, err := time.Parse(time.RFC3339, asOf[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	report := func(state string, at time.Time) *exposure.Report {
+		t.Helper()
+		file, err := config.Read(filepath.Join(dir, "consumer.yaml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := os.ReadFile(filepath.Join(dir, state))
+		if err != nil {
+			t.Fatal(err)
+		}
+		node, err := keyring.ParseState(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer node.Wipe()
+		r, err := exposure.Of(node.View(), file.KX1(), nil, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	if r := report(copyFile, copied); len(r.Prekeys) == 0 || !r.Holds || !strings.Contains(out, r.Summary()) {
+		t.Errorf("the copy's report is %+v, the demo said\n%s", r, out)
+	}
+	if r := report("consumer.state", time.Now()); len(r.Epochs) != 0 || r.Erased < 2 {
+		t.Errorf("the consumer's state was left as %+v", r)
+	}
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if info, err := f.Info(); err != nil || info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s can be read by others: %v", f.Name(), err)
+		}
+	}
+	if err := Run(t.Context(), Options{Duration: leastDuration, Keep: dir, Out: &bytes.Buffer{}}); err == nil || !strings.Contains(err.Error(), "hint: ") {
+		t.Errorf("a directory that is in use: %v", err)
+	}
 }
 
 // A closingPipe takes so many lines and then reports an error, as `| head` does.

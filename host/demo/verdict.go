@@ -8,6 +8,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/wasm-e2ee/wasm-e2ee/host/exposure"
 	"github.com/wasm-e2ee/wasm-e2ee/host/keyring"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/adversary"
 )
@@ -16,6 +17,7 @@ import (
 type leaks struct {
 	log         *adversary.Log
 	middle, end *adversary.Report
+	exposure    *exposure.Report // of the copy in the middle
 }
 
 // leaks waits until the window of exposure has closed behind the last record, copies the
@@ -54,6 +56,9 @@ func (s *stage) leaks(ctx context.Context, f *flow) (*leaks, error) {
 	if l.end, err = adversary.Attack(end, l.log); err != nil {
 		return nil, err
 	}
+	if l.exposure, err = exposureOf(f.middle, l.log, f.copied); err != nil {
+		return nil, err
+	}
 	return l, nil
 }
 
@@ -89,6 +94,7 @@ func (s *stage) verdict(f *flow, l *leaks) error {
 	s.out.title("Attack: the consumer's whole state leaks; the attacker has every byte the broker stored")
 	s.out.step("copy 1, taken at %s after %d records, opens %d of %d:", f.copied.Format("15:04:05"), f.sent, l.middle.Opened, l.middle.Records)
 	s.epochsOf(l.middle, f.copied)
+	s.out.step("  `wasm-e2ee exposure` on copy 1: %s", l.exposure.Summary())
 	s.out.step("copy 2, taken at the end, opens %d of %d:", l.end.Opened, l.end.Records)
 	s.epochsOf(l.end, time.Now())
 	s.out.step("keys rotate fast here; with the default timing the window of exposure is %s", keyring.DefaultTiming().P())
@@ -108,6 +114,7 @@ func (s *stage) verdict(f *flow, l *leaks) error {
 	check(l.middle.Opened > 0, "copy 1 opened nothing: the attack is broken")
 	check(l.middle.Opened < l.middle.Records, "copy 1 opened everything")
 	check(l.end.Opened == 0, "copy 2 opened something")
+	check(s.agrees(l.exposure, l.middle), "copy 1 opened other epochs than its exposure report lists")
 	s.out.line("")
 	for _, text := range broken {
 		s.out.step("%s", s.out.paint(red, "NOT HELD: "+text))

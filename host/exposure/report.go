@@ -39,12 +39,12 @@ type Report struct {
 	// Sending are the epochs in which a running node seals, or is ready to: its memory opens
 	// what it seals in them from AsOf on, and nothing that it sealed before.
 	Sending []Epoch `json:"sending,omitempty"`
-	Running bool    `json:"running"` // Sending was looked at
 
 	Erased     uint64 `json:"erased"`     // topic secrets gone in the life of the state
 	Remembered int    `json:"remembered"` // of them, those whose kid is remembered, so that no grant brings it back
 	Grants     bool   `json:"grants"`     // grants were looked at, so Prekey.Epochs is complete as far as they go
 	Produces   bool   `json:"produces"`   // the node also seals: none of that state is in the file
+	Running    bool   `json:"running"`    // a running node was looked at, its memory too, so Sending is complete
 }
 
 // Seconds is a duration as JSON has it.

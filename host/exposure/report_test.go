@@ -264,12 +264,44 @@ func TestStateOfANodeThatIsNotEnrolledExposesNothing(t *testing.T) {
 		t.Fatalf("%+v %v", r, err)
 	}
 	b, err := json.Marshal(r)
-	want := `{"as_of":"2026-01-02T03:04:05Z","p_s":570,"backward_s":570,"forward_s":540,"holds":true,"conditions":[],"epochs":[],"prekeys":[],"erased":0,"remembered":0,"grants":false,"produces":false}`
+	want := `{"as_of":"2026-01-02T03:04:05Z","p_s":570,"backward_s":570,"forward_s":540,"holds":true,"conditions":[],"epochs":[],"prekeys":[],"erased":0,"remembered":0,"grants":false,"produces":false,"running":false}`
 	if err != nil || string(b) != want {
 		t.Errorf("%s %v", b, err)
 	}
 	var text bytes.Buffer
 	if err := r.WriteText(&text); err != nil || !strings.Contains(text.String(), "nothing would be readable") {
 		t.Errorf("%s %v", &text, err)
+	}
+}
+
+func TestARunningProducerExposesWhatItSealsNextAndNothingBefore(t *testing.T) {
+	asOf := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	view := keyring.View{Credential: &wire.Credential{Roles: wire.RoleProduce, NotAfter: uint64(asOf.Add(time.Hour).UnixMilli())}}
+	r, err := Of(view, keyring.DefaultTiming(), nil, asOf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !r.From.IsZero() || r.Running {
+		t.Errorf("the file alone exposes %+v", r)
+	}
+	r.AddSending([]keyring.EpochView{
+		{Topic: "orders", Epoch: 1, Start: asOf.Add(-4 * time.Minute), UseBy: asOf.Add(-time.Second)},
+		{Topic: "orders", Epoch: 2, Start: asOf.Add(-2 * time.Minute), UseBy: asOf.Add(90 * time.Second)},
+		{Topic: "audit", Epoch: 3, Start: asOf.Add(time.Minute), UseBy: asOf.Add(4 * time.Minute)},
+	})
+	if !r.Running || len(r.Sending) != 2 || r.Sending[0].Topic != "audit" || r.Sending[1].Epoch != 2 {
+		t.Errorf("sending %+v", r.Sending)
+	}
+	if !r.From.Equal(asOf) || !r.Until.Equal(asOf.Add(4*time.Minute)) {
+		t.Errorf("readable from %v until %v", r.From, r.Until)
+	}
+	var text bytes.Buffer
+	if err := r.WriteText(&text); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"topic orders: what this node seals from 2026-01-02T03:04:05Z to 2026-01-02T03:05:35Z", "what this node sealed so far", r.Summary()} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("no %q in\n%s", want, &text)
+		}
 	}
 }

@@ -32,10 +32,8 @@ func (r *Report) WriteText(w io.Writer) error {
 		}
 	}
 	p.printf("\nIf this state leaked now, with every byte that the broker stored:\n")
-	if r.From.IsZero() {
-		p.printf("  nothing would be readable\n")
-	} else {
-		p.printf("  readable is nothing sealed before %s, and nothing sealed after %s\n", stamp(r.From), stamp(r.Until))
+	p.printf("  %s\n", r.Summary())
+	if !r.From.IsZero() {
 		worst := r.Until
 		for _, k := range r.Prekeys {
 			worst = later(worst, k.Worst)
@@ -61,6 +59,14 @@ func (r *Report) WriteText(w io.Writer) error {
 	}
 	p.printf("\nA thief who goes on using the stolen identity gets new keys until its credential ends (PROTOCOL.md §3, C5).\n")
 	return p.err
+}
+
+// Summary says in a line what would be readable.
+func (r *Report) Summary() string {
+	if r.From.IsZero() {
+		return "nothing would be readable"
+	}
+	return fmt.Sprintf("readable is nothing sealed before %s, and nothing sealed after %s", stamp(r.From), stamp(r.Until))
 }
 
 // epochs prints the topic secrets, by topic.
