@@ -28,6 +28,8 @@ type Consumer struct {
 	served    map[wire.NodeID]*served  // what peers were given lately
 	retention map[string]time.Duration // of topics, where it is known
 	warned    map[string]bool          // what was said about groups that are absent
+	compared  comparisons
+	crowd     crowd
 }
 
 // NewConsumer works on s. rand draws prekey seeds.
@@ -38,6 +40,7 @@ func NewConsumer(s *State, t Timing, rand io.Reader) *Consumer {
 		served:    map[wire.NodeID]*served{},
 		retention: map[string]time.Duration{},
 		warned:    map[string]bool{},
+		compared:  comparisons{instances: map[wire.NodeID]map[wire.InstanceID]*instance{}},
 	}
 }
 
@@ -75,6 +78,10 @@ func (c *Consumer) ApplyGrant(partition int32, offset int64, key, value []byte, 
 	}
 	g, err := c.verifyGrant(partition, key, value, r, now)
 	if err != nil {
+		c.unfollow(value, err)
+		return nil, fmt.Errorf("grants: %w", err)
+	}
+	if err := c.compare(g, r, now); err != nil {
 		return nil, fmt.Errorf("grants: %w", err)
 	}
 	c.noteSource(&g.Header, offset)
@@ -231,11 +238,11 @@ func (c *Consumer) open(g *wire.Grant, w *wire.Wrap, p *prekey, offset int64, no
 // keep holds a topic secret whose commitment was recomputed. The first header that brought a
 // kid wins.
 func (c *Consumer) keep(x *secret) error {
-	switch {
-	case c.state.secrets[x.kid] != nil:
+	if c.state.secrets[x.kid] != nil {
 		return fmt.Errorf("topic %s, kid %x: %w", x.topic, x.kid, ErrKidConflict)
-	case len(c.state.secrets) >= maxSecrets:
-		return fmt.Errorf("topic %s: %d epochs are held: %w", x.topic, maxSecrets, abi.StatusFull)
+	}
+	if err := c.room(x.producer, fromMs(x.firstSeen)); err != nil {
+		return fmt.Errorf("topic %s: %w", x.topic, err)
 	}
 	c.state.secrets[x.kid] = x
 	delete(c.missing, x.kid)

@@ -3,9 +3,11 @@ package keyring
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
+	"github.com/wasm-e2ee/wasm-e2ee/abi"
 	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
 	"github.com/wasm-e2ee/wasm-e2ee/module/ratchet"
 )
@@ -35,7 +37,8 @@ func compareRecipients(a, b Recipient) int { return bytes.Compare(a.Node[:], b.N
 // Prepare makes one draft for each set of topics that have equal recipients (at most 512
 // topics in one). A topic that cannot be granted is in refused, with an error wrapping
 // abi.StatusNoRecipient or StatusNotEntitled, and its present epoch ends: nothing is
-// sealed for those who are no longer entitled. err (randomness, encoding, and where
+// sealed for those who are no longer entitled. One for which the instance has no grant left
+// (PROTOCOL.md §2.15) is in refused with StatusUnavailable, and keeps its epoch. err (randomness, encoding, and where
 // RequireFresh was called an AuthorityState that is not fresh) ends nothing and leaves
 // nothing behind.
 func (p *Producer) Prepare(topics []string, r *Roster, now time.Time) (drafts []*Draft, refused map[string]error, err error) {
@@ -70,16 +73,23 @@ func (p *Producer) Prepare(topics []string, r *Roster, now time.Time) (drafts []
 		sets[set] = append(sets[set], topic)
 		recipients[set] = rs
 	}
-	next, prev := p.next, p.prev
+	next, prev, rate := p.next, p.prev, p.rate
+	later := map[string]error{}
 	for _, set := range order {
 		for part := range slices.Chunk(sets[set], wire.MaxTopics) {
+			if !p.rate.take(unixMs(now)) {
+				for _, topic := range part {
+					later[topic] = fmt.Errorf("topic %s: %d grants in %v: %w; hint: give topics the same consumers, or let epochs last longer", topic, headerBurst, headerBurst*headerInterval, abi.StatusUnavailable)
+				}
+				continue
+			}
 			d, err := p.draft(part, set, recipients[set], r.authoritySeq(), now)
 			if err != nil {
 				for _, d := range drafts {
 					delete(p.pending, d)
 					d.wipe()
 				}
-				p.next, p.prev = next, prev
+				p.next, p.prev, p.rate = next, prev, rate
 				return nil, nil, err
 			}
 			p.pending[d] = true
@@ -89,6 +99,7 @@ func (p *Producer) Prepare(topics []string, r *Roster, now time.Time) (drafts []
 	for topic := range refused {
 		p.retire(topic)
 	}
+	maps.Copy(refused, later) // what they have may be used up
 	return drafts, refused, nil
 }
 

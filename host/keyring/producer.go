@@ -38,6 +38,7 @@ type Producer struct {
 	instance wire.InstanceID
 	next     uint32      // epoch of the next header
 	prev     wire.Digest // of the last header
+	rate     headerRate  // of the instance
 	pending  map[*Draft]bool
 	live     map[string]*epoch
 	retired  []abi.Kid // wiped, to be erased from the data planes
@@ -80,7 +81,7 @@ func (p *Producer) Restart() ([]abi.Kid, error) {
 	p.Wipe()
 	kids := p.retired
 	p.retired = nil
-	p.next, p.prev = 0, wire.Digest{}
+	p.next, p.prev, p.rate = 0, wire.Digest{}, headerRate{}
 	if err := readAll(p.rand, p.instance[:]); err != nil {
 		return kids, fmt.Errorf("instance id: %w", err)
 	}
