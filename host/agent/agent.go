@@ -79,7 +79,10 @@ type Agent struct {
 	counts   counts
 	contact  time.Time // when the control topics were last known to be read to their ends
 
-	asked      firstAsked
+	inquiry    inquiry
+	classified classified
+	past       recall
+	requests   chan *kgo.Record // of peers, for keys
 	grantsEnd  shared
 	retention  map[string]time.Time // when the retention of a topic was asked; the progress loop's own
 	rosterRead time.Time            // when an end offset was asked that the roster was read to; the grants reader's own
@@ -108,7 +111,7 @@ func Open(ctx context.Context, cfg Config) (*Agent, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &Agent{cfg: cfg, log: cfg.Log, clock: time.Now, ready: make(chan struct{}), awaited: make(map[string]*readBack), retention: make(map[string]time.Time), replays: newReplayGuard(maxReplayEntries)}
+	a := &Agent{cfg: cfg, log: cfg.Log, clock: time.Now, ready: make(chan struct{}), requests: make(chan *kgo.Record, maxRequests), awaited: make(map[string]*readBack), retention: make(map[string]time.Time), replays: newReplayGuard(maxReplayEntries)}
 	a.ctx, a.cancel = context.WithCancelCause(context.Background())
 	if err := a.open(ctx); err != nil {
 		a.Close()
@@ -139,6 +142,7 @@ func (a *Agent) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	a.past.from = from
 	a.grantsLog, err = newReader(a.cfg.Kafka, a.cl, grantsTopic, a.node.GrantPartition(), from, a.need, a.log)
 	return err
 }
@@ -218,6 +222,10 @@ func (a *Agent) Run(ctx context.Context) error {
 		wg.Go(func() { a.every(time.Second, a.flushReplays) })
 		wg.Go(func() { a.every(scaled(10*time.Second, t.Window/3), a.progress) })
 		wg.Go(func() { a.every(scaled(10*time.Second, t.PrekeyGrace/4), a.passPrekeys) })
+		wg.Go(a.inquiring)
+	}
+	if a.node.HasRole(wire.RoleConsume | wire.RoleShare) {
+		wg.Go(a.sharing)
 	}
 	<-a.ctx.Done()
 	wg.Wait()

@@ -141,7 +141,7 @@ func TestLateConsumerIsInLaterEpochs(t *testing.T) {
 	producer := w.start(w.enrol(wire.RoleProduce, orders, nil), timing).ready()
 	before := producer.lease("orders")
 	late := w.start(w.enrol(wire.RoleConsume, orders, billing), timing).ready()
-	late.refuses("orders", before.Kid, abi.StatusUnreadable)
+	late.refuses("orders", before.Kid, abi.StatusHistory)
 	eventually(t, "an epoch for the late consumer", func() bool {
 		l := producer.lease("orders")
 		_, err := late.root("orders", l.Kid)

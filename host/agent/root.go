@@ -17,54 +17,88 @@ import (
 	"github.com/wasm-e2ee/wasm-e2ee/host/keyring"
 )
 
-// lateness is how long an unknown kid stays pending after the grants were read to an end
-// that was fetched after its batch arrived (PROTOCOL.md §2.8.5).
-const lateness = 5 * time.Second
-
-// Root implements engine.Keys (PROTOCOL.md §2.8).
+// Root implements engine.Keys (PROTOCOL.md §2.8): it waits for a grant that may be under
+// way, then for a peer that may share the key, and says what the batch is if neither comes.
 func (a *Agent) Root(ctx context.Context, topic string, partition int32, kid abi.Kid) (abi.Root, error) {
 	began := time.Now()
 	root, err := a.lookUp(topic, kid)
-	if !errors.Is(err, abi.StatusPending) {
-		return root, err
+	if errors.Is(err, abi.StatusPending) {
+		if err := a.readGrants(ctx, began); err != nil {
+			return a.stillPending(ctx, topic, kid, err)
+		}
+		root, err = a.lookUp(topic, kid)
 	}
-	// A grant is acknowledged before its first record is sealed: what stands in the
-	// partition now is all that can open this batch.
-	end, err := a.grantsEnd.after(ctx, a.ctx, began, a.askGrantsEnd)
-	if err == nil {
-		err = a.grantsLog.waitFor(ctx, end)
+	if errors.Is(err, abi.StatusPending) {
+		if err := a.recalled(ctx); err != nil {
+			return a.stillPending(ctx, topic, kid, err)
+		}
 	}
-	if err != nil && ctx.Err() == nil && a.ctx.Err() == nil {
-		a.warn("grants", a.refusedOr(err))
-		return abi.Root{}, fmt.Errorf("topic %s, kid %x: %w", topic, kid, unavailable(err))
-	}
-	caughtUp := err == nil
 	for {
 		moved := a.grantsLog.movement()
-		root, err := a.lookUp(topic, kid)
-		if !errors.Is(err, abi.StatusPending) {
-			a.asked.forget(kid)
-			return root, err
+		if root, err = a.lookUp(topic, kid); !a.askable(topic, kid, err) {
+			break
 		}
-		var late <-chan time.Time
-		if caughtUp {
-			left := a.asked.left(kid, time.Now())
-			if left <= 0 {
-				return root, fmt.Errorf("topic %s, kid %x: %w: no grant names it", topic, kid, abi.StatusUnreadable)
-			}
-			t := time.NewTimer(left)
-			defer t.Stop()
-			late = t.C
+		left, changed, failed := a.inquiry.left(topic, kid, !errors.Is(err, abi.StatusPending))
+		if failed != nil {
+			return abi.Root{}, fmt.Errorf("topic %s, kid %x: no peer can be asked for the key: %w", topic, kid, unavailable(failed))
 		}
+		if left <= 0 {
+			break
+		}
+		late := time.NewTimer(left)
 		select {
 		case <-moved:
-		case <-late:
+		case <-changed:
+		case <-late.C:
 		case <-ctx.Done():
-			return root, err
 		case <-a.ctx.Done():
-			return root, fmt.Errorf("topic %s: %w", topic, abi.StatusShuttingDown)
+		}
+		late.Stop()
+		if ctx.Err() != nil || a.ctx.Err() != nil {
+			return a.stillPending(ctx, topic, kid, ctx.Err())
 		}
 	}
+	if err == nil || !lacking(err) {
+		return root, err
+	}
+	return root, a.unreadable(topic, partition, kid)
+}
+
+// lacking reports whether an error says that there is no root, rather than why none may be
+// had.
+func lacking(err error) bool {
+	return errors.Is(err, abi.StatusPending) || errors.Is(err, abi.StatusUnreadable) || errors.Is(err, abi.StatusErased)
+}
+
+// askable reports whether a peer could still bring the root that err says is not there.
+func (a *Agent) askable(topic string, kid abi.Kid, err error) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return err != nil && lacking(err) && a.consumer.Askable(topic, kid)
+}
+
+// stillPending is the answer where ctx ended, or a question failed, before it was known what
+// there is.
+func (a *Agent) stillPending(ctx context.Context, topic string, kid abi.Kid, err error) (abi.Root, error) {
+	switch {
+	case a.ctx.Err() != nil:
+		return abi.Root{}, fmt.Errorf("topic %s: %w", topic, abi.StatusShuttingDown)
+	case ctx.Err() != nil:
+		return abi.Root{}, fmt.Errorf("topic %s, kid %x: %w", topic, kid, abi.StatusPending)
+	}
+	a.warn("grants", a.refusedOr(err))
+	return abi.Root{}, fmt.Errorf("topic %s, kid %x: %w", topic, kid, unavailable(err))
+}
+
+// readGrants returns once the own partition was read to an end that was asked for after
+// began. A grant is acknowledged before its first record is sealed: what stood there then is
+// all that can open a batch that had arrived.
+func (a *Agent) readGrants(ctx context.Context, began time.Time) error {
+	end, err := a.grantsEnd.after(ctx, a.ctx, began, a.askGrantsEnd)
+	if err != nil {
+		return err
+	}
+	return a.grantsLog.waitFor(ctx, end)
 }
 
 // lookUp asks what is known by now.
@@ -130,6 +164,11 @@ func (a *Agent) applyGrant(rec *kgo.Record, fetched time.Time) {
 }
 
 func (a *Agent) logReceived(value []byte, kids []abi.Kid) {
+	if k, err := wire.ParseKeyShare(value); err == nil {
+		h := &k.Proof.Header
+		a.log.Info("root received from a peer", "topic", k.Topic, "peer", k.Sharer, "producer", h.Producer, "epoch", h.Epoch, "kid", hex.EncodeToString(kids[0][:]))
+		return
+	}
 	g, err := wire.ParseGrant(value)
 	if err != nil {
 		return
@@ -145,40 +184,19 @@ func (a *Agent) applyOnce(rec *kgo.Record) ([]abi.Kid, error) {
 	at := a.now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if isShare(rec) {
+		return a.consumer.ApplyShare(rec.Partition, rec.Offset, rec.Key, rec.Value, a.roster, at)
+	}
 	return a.consumer.ApplyGrant(rec.Partition, rec.Offset, rec.Key, rec.Value, a.roster, at)
+}
+
+// isShare reports whether a record of the grants topic is a peer's KeyShare.
+func isShare(rec *kgo.Record) bool {
+	return len(rec.Key) > 0 && wire.Type(rec.Key[0]) == wire.TypeKeyShare
 }
 
 func (a *Agent) askGrantsEnd() (int64, error) {
 	return listOffset(a.ctx, a.cl, grantsTopic, a.node.GrantPartition(), listEnd)
-}
-
-// firstAsked remembers since when a kid has been known to be in no grant.
-type firstAsked struct {
-	mu sync.Mutex
-	by map[abi.Kid]time.Time
-}
-
-// maxAsked bounds firstAsked. Whoever floods it delays the answer, and opens nothing.
-const maxAsked = 4096
-
-// left is how much longer kid stays pending.
-func (f *firstAsked) left(kid abi.Kid, at time.Time) time.Duration {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	first, ok := f.by[kid]
-	if !ok {
-		if f.by == nil || len(f.by) >= maxAsked {
-			f.by = make(map[abi.Kid]time.Time)
-		}
-		f.by[kid], first = at, at
-	}
-	return lateness - at.Sub(first)
-}
-
-func (f *firstAsked) forget(kid abi.Kid) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	delete(f.by, kid)
 }
 
 // A shared answer is one question to the broker that many callers wait for.

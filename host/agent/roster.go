@@ -23,6 +23,12 @@ type publication struct {
 
 // applyRoster takes one record of the roster topic.
 func (a *Agent) applyRoster(rec *kgo.Record, _ time.Time) {
+	if len(rec.Key) > 0 && wire.Type(rec.Key[0]) == wire.TypeEpochRequest {
+		if a.node.HasRole(wire.RoleConsume | wire.RoleShare) {
+			a.enqueue(rec)
+		}
+		return
+	}
 	at := a.now()
 	a.mu.Lock()
 	err := a.roster.Apply(rec.Key, rec.Value, at)

@@ -102,6 +102,10 @@ func (c *Consumer) Askable(topic string, kid abi.Kid) bool {
 	return !ok || !m.final && m.topic == topic
 }
 
+// Missing is the topic of a kid that a signed header names and gave no secret for, "" for
+// others.
+func (c *Consumer) Missing(kid abi.Kid) (topic string) { return c.missing[kid].topic }
+
 // Requestable returns what a request for kids should list, at most wire.MaxRequested: first
 // kids themselves, then others that are missing, those of the same topics from the oldest of
 // kids on, which the reader of those comes to next. Without kids it is the newest of all.

@@ -31,13 +31,13 @@ type served struct {
 
 // A ShareTask is one topic secret that a peer is to get.
 type ShareTask struct {
-	Kid    abi.Kid
-	Source int64 // offset in the own partition of GrantsTopic of a record with its signed header
+	Kid       abi.Kid
+	Source    int64 // offset in the own partition of GrantsTopic of a record with its signed header
+	Recipient wire.NodeID
 
-	recipient wire.NodeID
-	prekey    wire.PrekeyID
-	kem       *kemPublicKey
-	kemPub    []byte
+	prekey wire.PrekeyID
+	kem    *kemPublicKey
+	kemPub []byte
 }
 
 // Share decides what an EpochRequest of the roster gets from this node: what it holds, and
@@ -95,7 +95,7 @@ func (c *Consumer) Share(key, value []byte, r *Roster, now time.Time) ([]ShareTa
 			continue
 		}
 		s.kids[kid] = true
-		tasks = append(tasks, ShareTask{Kid: kid, Source: x.source, recipient: q.Node, prekey: n.prekey, kem: n.kem, kemPub: n.bundle.KEMPub[:]})
+		tasks = append(tasks, ShareTask{Kid: kid, Source: x.source, Recipient: q.Node, prekey: n.prekey, kem: n.kem, kemPub: n.bundle.KEMPub[:]})
 	}
 	slices.SortFunc(tasks, func(a, b ShareTask) int { return cmp.Compare(a.Source, b.Source) })
 	return tasks, nil
@@ -180,7 +180,7 @@ func (x *secret) passedBy(group string) bool { return x.pastAt != 0 || x.past[gr
 // abi.StatusErased where the secret has gone meanwhile.
 func (c *Consumer) MakeShare(t ShareTask, value []byte, now time.Time) (Record, error) {
 	fail := func(err error) (Record, error) {
-		return Record{}, fmt.Errorf("share of kid %x for node %v: %w", t.Kid, t.recipient, err)
+		return Record{}, fmt.Errorf("share of kid %x for node %v: %w", t.Kid, t.Recipient, err)
 	}
 	n := &c.state.node
 	x := c.state.secrets[t.Kid]
@@ -197,16 +197,16 @@ func (c *Consumer) MakeShare(t ShareTask, value []byte, now time.Time) (Record, 
 	if proof.Header.Digest() != x.header {
 		return fail(fmt.Errorf("another grant stands at offset %d: %w", t.Source, ErrUnauthentic))
 	}
-	wrap := wire.Wrap{Node: t.recipient}
-	if err := wrapSecret(&wrap, t.kem, shareInfo(x.header, t.recipient, t.kemPub, n.ID()), &x.ts); err != nil {
+	wrap := wire.Wrap{Node: t.Recipient}
+	if err := wrapSecret(&wrap, t.kem, shareInfo(x.header, t.Recipient, t.kemPub, n.ID()), &x.ts); err != nil {
 		return fail(err)
 	}
 	k := &wire.KeyShare{
 		Realm: n.Realm(), Proof: proof, Sharer: n.ID(), Credential: n.Credential().Serial,
-		Recipient: t.recipient, Prekey: t.prekey, Topic: x.topic, HPKE: wrap.HPKE,
+		Recipient: t.Recipient, Prekey: t.prekey, Topic: x.topic, HPKE: wrap.HPKE,
 	}
 	k.Signature = sign(&n.seed, wire.TypeKeyShare, k.Realm, k.AppendBody(nil))
-	return Record{Partition: GrantPartition(t.recipient), Key: wire.KeyShareKey(t.Kid, t.recipient), Value: k.Append(nil)}, nil
+	return Record{Partition: GrantPartition(t.Recipient), Key: wire.KeyShareKey(t.Kid, t.Recipient), Value: k.Append(nil)}, nil
 }
 
 // proofIn returns what the producer signed of a grant or a share.
