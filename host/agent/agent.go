@@ -76,6 +76,7 @@ type Agent struct {
 	onErase  func([]abi.Kid)
 	awaited  map[string]*readBack // own grants on their way, by Kafka key
 	publish  publication
+	grants   keptGrants
 	counts   counts
 	contact  time.Time // when the control topics were last known to be read to their ends
 
@@ -185,7 +186,7 @@ func (a *Agent) grantsFrom(ctx context.Context) (int64, error) {
 	next := a.consumer.GrantsNext()
 	if next > end {
 		a.alarm(AlarmRollback, "the grants topic is shorter than what this node has read: reading it again from its start", "grants",
-			"next", next, "end", end, "hint", "if nobody deleted or recreated "+grantsTopic+", treat the cluster as hostile until explained")
+			"next", next, "end", end, "hint", hintRollback)
 		a.consumer.RestartGrants(start)
 		return start, nil
 	}
@@ -207,14 +208,19 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.logStart()
 	t := a.cfg.Timing
 	var wg sync.WaitGroup
+	for _, r := range []*reader{a.rosterLog, a.grantsLog} {
+		r.onSetBack = func(read, next int64) { a.setBack(r.topic, read, next) }
+	}
 	wg.Go(func() { a.rosterLog.run(a.ctx, a.applyRoster) })
 	wg.Go(func() { a.grantsLog.run(a.ctx, a.applyGrant) })
 	wg.Go(func() { a.publishing(scaled(time.Second, t.PrekeyRotation/4)) })
 	wg.Go(func() { a.every(scaled(time.Second, t.Window/4), a.save) })
+	wg.Go(func() { a.every(scaled(10*time.Second, t.Window/3), a.watchLogs) })
 	wg.Go(a.watchCredential)
 	wg.Go(func() { a.every(scaled(contactPeriod, t.PrekeyRotation), a.keepContact) })
 	if a.node.HasRole(wire.RoleProduce) {
 		wg.Go(func() { a.rotating(scaled(time.Second, t.Lead/4)) })
+		wg.Go(func() { a.every(scaled(time.Second, t.Lead/4), a.regrant) })
 		wg.Go(func() { a.every(scaled(15*time.Second, t.Epoch/2), a.watchPolicies) })
 	}
 	if a.node.HasRole(wire.RoleConsume) {

@@ -249,6 +249,7 @@ func (a *Agent) grant(d *keyring.Draft) error {
 			}
 		}
 		a.counts.epochs += uint64(len(begun))
+		a.grants.keep(d, at)
 	}
 	kids := a.producer.Retire(at)
 	a.mu.Unlock()

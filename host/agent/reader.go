@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -21,11 +22,19 @@ type reader struct {
 	ask       *kgo.Client // is asked for its offsets
 	need      aclList     // what to say where reading is not allowed
 	log       *slog.Logger
+	onSetBack func(read, next int64) // called when the log lost what was read; set before run
 
 	mu    sync.Mutex
 	next  int64         // every record below it has been applied
 	moved chan struct{} // closed and replaced whenever next changes
+	again *int64        // where to read from instead, nil: go on
+
+	id      kadm.TopicID // of the topic when it was watched last; the watching goroutine's own
+	shorter bool         // so it was then; the watching goroutine's own
 }
+
+// pollWait bounds one poll, so that a restart is seen to.
+const pollWait = time.Second
 
 // newReader makes a reader that starts at offset from, or at the log's start where from is
 // no longer in the log.
@@ -49,19 +58,29 @@ func newReader(operator []kgo.Opt, ask *kgo.Client, topic string, partition int3
 func (r *reader) run(ctx context.Context, apply func(rec *kgo.Record, fetched time.Time)) {
 	var quiet limiter
 	for ctx.Err() == nil {
-		fetches := r.cl.PollRecords(ctx, 256) // so that next moves while a long log is read
+		r.restartDue()
+		poll, cancel := context.WithTimeout(ctx, pollWait)
+		fetches := r.cl.PollRecords(poll, 256) // so that next moves while a long log is read
+		cancel()
 		fetched := time.Now()
 		for _, e := range fetches.Errors() {
 			err := e.Err
+			if lost, ok := errors.AsType[*kgo.ErrDataLoss](err); ok && lost.ResetTo < r.position() {
+				r.setBack(lost.ResetTo)
+				continue
+			}
 			if unauthorized(err) {
 				err = r.need.refused(err)
 			}
-			if !errors.Is(err, context.Canceled) && quiet.allow(err.Error(), 1) {
+			if !untilCanceled(err) && quiet.allow(err.Error(), 1) {
 				r.log.Warn("reading a control topic", "topic", r.topic, "partition", r.partition, "err", err)
 			}
 		}
-		last := int64(-1)
+		last := r.position() - 1
 		fetches.EachRecord(func(rec *kgo.Record) {
+			if rec.Offset <= last {
+				r.setBack(rec.Offset)
+			}
 			if !rec.Attrs.IsControl() && ctx.Err() == nil {
 				apply(rec, fetched)
 			}
@@ -69,7 +88,7 @@ func (r *reader) run(ctx context.Context, apply func(rec *kgo.Record, fetched ti
 				last = rec.Offset
 			}
 		})
-		if last >= 0 {
+		if last+1 != r.position() {
 			r.advance(last + 1)
 		}
 	}
