@@ -10,6 +10,7 @@ package exposure
 import (
 	"cmp"
 	"encoding/hex"
+	"iter"
 	"slices"
 	"time"
 
@@ -43,6 +44,7 @@ type Report struct {
 	Erased     uint64 `json:"erased"`     // topic secrets gone in the life of the state
 	Remembered int    `json:"remembered"` // of them, those whose kid is remembered, so that no grant brings it back
 	Grants     bool   `json:"grants"`     // grants were looked at, so Prekey.Epochs is complete as far as they go
+	Offsets    bool   `json:"offsets"`    // the topics were looked at, so Epoch.Offsets is complete
 	Produces   bool   `json:"produces"`   // the node also seals: none of that state is in the file
 	Running    bool   `json:"running"`    // a running node was looked at, its memory too, so Sending is complete
 }
@@ -83,7 +85,12 @@ type Epoch struct {
 	// Below is, by partition, the offset below which all of the epoch's records are. Absent
 	// until it is noted, and for epochs by a prekey.
 	Below map[int32]int64 `json:"below,omitempty"`
-	Stays *Stay           `json:"stays,omitempty"` // of the topic secret; nil for epochs by a prekey
+
+	// Offsets is, by partition, exactly where the epoch's records are, where the topics were
+	// looked at: see Report.Offsets.
+	Offsets map[int32]Range `json:"offsets,omitempty"`
+
+	Stays *Stay `json:"stays,omitempty"` // of the topic secret; nil for epochs by a prekey
 }
 
 // A Stay says when a topic secret goes.
@@ -101,6 +108,13 @@ const (
 	RuleHardCap    = "hard cap"   // the credential names no group
 	RuleCredential = "credential" // the credential covers it no more: at once
 )
+
+// A Range is where an epoch's records are in one partition.
+type Range struct {
+	First   int64 `json:"first"` // offset of the first
+	Last    int64 `json:"last"`  // and of the last
+	Records int64 `json:"records"`
+}
 
 // A Prekey is a held key to grants, of before and after the leak.
 type Prekey struct {
@@ -162,6 +176,41 @@ func Of(v keyring.View, t keyring.Timing, grants []*wire.Grant, asOf time.Time) 
 	r.conditions(v, t)
 	r.Holds = len(r.Conditions) == 0
 	return r, nil
+}
+
+// AddOffsets adds where the records of each epoch are, by kid and partition.
+func (r *Report) AddOffsets(of func(kid string) map[int32]Range) {
+	r.Offsets = true
+	for e := range r.epochs() {
+		e.Offsets = of(e.Kid)
+	}
+}
+
+// Topics lists those of all epochs in the report, sorted.
+func (r *Report) Topics() []string {
+	var names []string
+	for e := range r.epochs() {
+		names = append(names, e.Topic)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// epochs goes through all in the report, whatever opens them.
+func (r *Report) epochs() iter.Seq[*Epoch] {
+	return func(yield func(*Epoch) bool) {
+		lists := [][]Epoch{r.Epochs, r.Sending}
+		for i := range r.Prekeys {
+			lists = append(lists, r.Prekeys[i].Epochs)
+		}
+		for _, list := range lists {
+			for i := range list {
+				if !yield(&list[i]) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // AddSending adds the epochs that a running node has in memory (PROTOCOL.md §3, C2).

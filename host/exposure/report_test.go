@@ -264,7 +264,7 @@ func TestStateOfANodeThatIsNotEnrolledExposesNothing(t *testing.T) {
 		t.Fatalf("%+v %v", r, err)
 	}
 	b, err := json.Marshal(r)
-	want := `{"as_of":"2026-01-02T03:04:05Z","p_s":570,"backward_s":570,"forward_s":540,"holds":true,"conditions":[],"epochs":[],"prekeys":[],"erased":0,"remembered":0,"grants":false,"produces":false,"running":false}`
+	want := `{"as_of":"2026-01-02T03:04:05Z","p_s":570,"backward_s":570,"forward_s":540,"holds":true,"conditions":[],"epochs":[],"prekeys":[],"erased":0,"remembered":0,"grants":false,"offsets":false,"produces":false,"running":false}`
 	if err != nil || string(b) != want {
 		t.Errorf("%s %v", b, err)
 	}

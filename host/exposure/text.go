@@ -42,9 +42,9 @@ func (r *Report) WriteText(w io.Writer) error {
 			p.printf("  (where the broker withholds this node's next prekey, or the node stays away: after %s)\n", stamp(worst))
 		}
 	}
-	p.epochs(r.Epochs)
+	p.epochs(r)
 	for i := range r.Prekeys {
-		p.prekey(&r.Prekeys[i], r.Grants)
+		p.prekey(&r.Prekeys[i], r)
 	}
 	p.sending(r)
 	p.printf("\nNot readable:\n")
@@ -70,8 +70,8 @@ func (r *Report) Summary() string {
 }
 
 // epochs prints the topic secrets, by topic.
-func (p *printer) epochs(list []Epoch) {
-	for len(list) > 0 {
+func (p *printer) epochs(r *Report) {
+	for list := r.Epochs; len(list) > 0; {
 		n := slices.IndexFunc(list, func(e Epoch) bool { return e.Topic != list[0].Topic })
 		if n < 0 {
 			n = len(list)
@@ -85,7 +85,7 @@ func (p *printer) epochs(list []Epoch) {
 				p.printf("    and %d more, to %s; --json lists them\n", len(topic)-i, stamp(topic[len(topic)-1].UseBy))
 				break
 			}
-			p.printf("    kid %s  %s to %s  %s\n      %s\n", e.Kid, stamp(e.Start), stamp(e.UseBy), e.offsets(), e.Stays)
+			p.printf("    kid %s  %s to %s  %s\n      %s\n", e.Kid, stamp(e.Start), stamp(e.UseBy), e.offsets(r.Offsets), e.Stays)
 		}
 	}
 }
@@ -102,7 +102,7 @@ func (p *printer) sending(r *Report) {
 	}
 }
 
-func (p *printer) prekey(k *Prekey, grants bool) {
+func (p *printer) prekey(k *Prekey, r *Report) {
 	p.printf("  prekey %s, made %s: opens grants of epochs to %s, to %s at worst\n", k.ID, stamp(k.Created), stamp(k.Until), stamp(k.Worst))
 	switch {
 	case k.Superseded.IsZero() && k.Overdue:
@@ -120,15 +120,27 @@ func (p *printer) prekey(k *Prekey, grants bool) {
 			p.printf("    and %d more; --json lists them\n", len(k.Epochs)-i)
 			break
 		}
-		p.printf("    kid %s  %s to %s  topic %s\n", e.Kid, stamp(e.Start), stamp(e.UseBy), e.Topic)
+		p.printf("    kid %s  %s to %s  topic %s%s\n", e.Kid, stamp(e.Start), stamp(e.UseBy), e.Topic, flag(r.Offsets, ", "+e.offsets(true)))
 	}
-	if grants && len(k.Epochs) == 0 {
+	if r.Grants && len(k.Epochs) == 0 {
 		p.printf("    no grant names it so far\n")
 	}
 }
 
-// offsets says where the epoch's records are, as far as that is noted.
-func (e *Epoch) offsets() string {
+// offsets says where the epoch's records are: exactly, where the topics were looked at, or as
+// far as the node has noted it.
+func (e *Epoch) offsets(looked bool) string {
+	if looked {
+		if len(e.Offsets) == 0 {
+			return "no records so far"
+		}
+		parts := make([]string, 0, len(e.Offsets))
+		for _, partition := range slices.Sorted(maps.Keys(e.Offsets)) {
+			o := e.Offsets[partition]
+			parts = append(parts, fmt.Sprintf("%d from %d to %d (%d records)", partition, o.First, o.Last, o.Records))
+		}
+		return "partition " + strings.Join(parts, ", ")
+	}
 	if len(e.Below) == 0 {
 		return "offsets not noted yet"
 	}

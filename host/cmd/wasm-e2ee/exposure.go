@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
@@ -21,12 +23,13 @@ import (
 )
 
 type exposure struct {
-	Agent  string    `placeholder:"URL" help:"Ask a running sidecar where it serves metrics, such as http://127.0.0.1:9464; its memory is reported too."`
-	State  string    `type:"path" placeholder:"FILE" help:"The node's state file; default: the configuration's. Its sidecar may be running."`
-	Config string    `type:"path" placeholder:"FILE" help:"The sidecar's configuration, for its timing; default: the default timing."`
-	AsOf   time.Time `placeholder:"TIME" help:"Report as of this time, such as 2026-01-02T15:04:05Z, on what the file holds today; default: now."`
-	Grants bool      `help:"Also read the grants from the configuration's Kafka, to list the epochs that each prekey opens; needs --config."`
-	JSON   bool      `name:"json" help:"Print JSON."`
+	Agent   string    `placeholder:"URL" help:"Ask a running sidecar where it serves metrics, such as http://127.0.0.1:9464; its memory is reported too."`
+	State   string    `type:"path" placeholder:"FILE" help:"The node's state file; default: the configuration's. Its sidecar may be running."`
+	Config  string    `type:"path" placeholder:"FILE" help:"The sidecar's configuration, for its timing; default: the default timing."`
+	AsOf    time.Time `placeholder:"TIME" help:"Report as of this time, such as 2026-01-02T15:04:05Z, on what the file holds today; default: now."`
+	Grants  bool      `help:"Also read the grants from the configuration's Kafka, to list the epochs that each prekey opens; needs --config."`
+	Offsets bool      `help:"Also read the exposed topics from the configuration's Kafka, from their start, to list at which offsets each epoch's records are; needs --config."`
+	JSON    bool      `name:"json" help:"Print JSON."`
 }
 
 // Run takes no lock and writes nothing: the file is only ever replaced as a whole, so that
@@ -46,8 +49,8 @@ func (c *exposure) Run(ctx context.Context) error {
 
 func (c *exposure) report(ctx context.Context) (*hostexposure.Report, error) {
 	if c.Agent != "" {
-		if c.State != "" || c.Config != "" || c.Grants {
-			return nil, errors.New("--agent asks a running sidecar, --state, --config and --grants look at files\nhint: either the one or the others")
+		if c.State != "" || c.Config != "" || c.Grants || c.Offsets {
+			return nil, errors.New("--agent asks a running sidecar, the other flags look at files and Kafka\nhint: either the one or the others")
 		}
 		return askAgent(ctx, c.Agent, c.AsOf)
 	}
@@ -63,8 +66,8 @@ func (c *exposure) report(ctx context.Context) (*hostexposure.Report, error) {
 			c.State = file.State
 		}
 	}
-	if c.Grants && file == nil {
-		return nil, errors.New("--grants asks Kafka\nhint: --config FILE of the sidecar says where it is")
+	if (c.Grants || c.Offsets) && file == nil {
+		return nil, errors.New("--grants and --offsets ask Kafka\nhint: --config FILE of the sidecar says where it is")
 	}
 	if c.State == "" {
 		return nil, errors.New("no state file\nhint: --state FILE, --config FILE of the sidecar, or --agent URL of a running one")
@@ -82,7 +85,33 @@ func (c *exposure) report(ctx context.Context) (*hostexposure.Report, error) {
 			return nil, err
 		}
 	}
-	return hostexposure.Of(view, timing, grants, c.AsOf)
+	report, err := hostexposure.Of(view, timing, grants, c.AsOf)
+	if err == nil && c.Offsets {
+		err = addOffsets(ctx, file, report)
+	}
+	return report, err
+}
+
+// addOffsets reads where the records of the exposed epochs are.
+func addOffsets(ctx context.Context, file *config.File, report *hostexposure.Report) error {
+	kafka, err := file.Kafka()
+	if err != nil {
+		return err
+	}
+	spans, err := agent.ReadOffsets(ctx, kafka, report.Topics())
+	if err != nil {
+		return err
+	}
+	found := make(map[string]map[int32]hostexposure.Range, len(spans))
+	for kid, partitions := range spans {
+		ranges := make(map[int32]hostexposure.Range, len(partitions))
+		for p, s := range partitions {
+			ranges[p] = hostexposure.Range(s)
+		}
+		found[hex.EncodeToString(kid[:])] = ranges
+	}
+	report.AddOffsets(func(kid string) map[int32]hostexposure.Range { return found[kid] })
+	return nil
 }
 
 // answerLimit bounds a running sidecar's answer in time, and in bytes: 2^20 keys with room.
@@ -143,6 +172,9 @@ func viewState(path string) (keyring.View, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return keyring.View{}, err
+	}
+	if info.IsDir() {
+		return keyring.View{}, fmt.Errorf("%s is a directory\nhint: --state names the state file in it, such as %s", path, filepath.Join(path, "node.state"))
 	}
 	if perm := info.Mode().Perm(); runtime.GOOS != "windows" && perm&0o077 != 0 {
 		fmt.Fprintf(os.Stderr, "warning: %s has mode %04o: other users of this machine can read it\n", path, perm)

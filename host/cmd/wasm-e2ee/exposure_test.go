@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
 	"github.com/wasm-e2ee/wasm-e2ee/host/agent"
 	hostexposure "github.com/wasm-e2ee/wasm-e2ee/host/exposure"
 	"github.com/wasm-e2ee/wasm-e2ee/host/keyring"
@@ -118,6 +119,20 @@ func TestExposureOfARunningNodeIsWhatAThiefOpens(t *testing.T) {
 		}
 		break
 	}
+	// One batch of three records, as the broker has it: the sealed value, and two stubs.
+	header := wire.PackedHeader{Kid: lease.Kid, NumRecords: 3}
+	client, err := kgo.NewClient(append(kafka, kgo.DefaultProduceTopic("orders"))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	value := append(header.Append(nil), make([]byte, 64)...)
+	if err := client.ProduceSync(ctx, &kgo.Record{Value: []byte("plain")}, &kgo.Record{Value: value}, &kgo.Record{Value: []byte{}}, &kgo.Record{Value: []byte{}}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	if text := must(t, dir, "exposure --config cons.yaml --grants --offsets"); strings.Count(text, "partition 0 from 1 to 3 (3 records)") != 2 {
+		t.Errorf("the records of kid %s are not at offsets 1 to 3, by both ways, in\n%s", kid, text)
+	}
 	state, err := os.ReadFile(filepath.Join(dir, "cons.state"))
 	if err != nil {
 		t.Fatal(err)
@@ -167,6 +182,8 @@ func TestExposureAsksARunningSidecar(t *testing.T) {
 	refused("not an address", "--agent", "127.0.0.1:9464")
 	refused("404", "--agent", url+"/metrics")
 	refused("either the one or the others", "--agent", url, "--grants")
+	refused("is a directory", "--state", ".")
+	refused("ask Kafka", "--state", "node.state", "--offsets")
 	if err := server.Close(); err != nil {
 		t.Fatal(err)
 	}
