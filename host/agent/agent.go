@@ -21,6 +21,7 @@ import (
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
 	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
 	"github.com/wasm-e2ee/wasm-e2ee/host/keyring"
+	"github.com/wasm-e2ee/wasm-e2ee/host/scrub"
 )
 
 // ackTimeout is how long a control record may stay without its acknowledgement. A grant
@@ -217,6 +218,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	wg.Go(func() { a.every(scaled(time.Second, t.Window/4), a.save) })
 	wg.Go(func() { a.every(scaled(10*time.Second, t.Window/3), a.watchLogs) })
 	wg.Go(a.watchCredential)
+	wg.Go(func() { a.every(scaled(scrub.Period, t.Window/4), scrub.Collect) })
 	wg.Go(func() { a.every(scaled(contactPeriod, t.PrekeyRotation), a.keepContact) })
 	if a.node.HasRole(wire.RoleProduce) {
 		wg.Go(func() { a.rotating(scaled(time.Second, t.Lead/4)) })
@@ -270,6 +272,7 @@ func (a *Agent) Close() (err error) {
 		if a.store != nil {
 			err = errors.Join(err, a.store.Close())
 		}
+		scrub.Collect()
 	})
 	return err
 }

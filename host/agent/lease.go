@@ -59,7 +59,9 @@ func (a *Agent) cut(topic string) (abi.Lease, error) {
 
 // rotating replaces epochs that are due, and takes back what was replaced or is over.
 func (a *Agent) rotating(period time.Duration) {
-	a.every(period, func() {
+	t := time.NewTicker(period)
+	defer t.Stop()
+	for a.ctx.Err() == nil {
 		at := a.now()
 		a.mu.Lock()
 		due := a.producer.Due(a.roster, at)
@@ -69,7 +71,12 @@ func (a *Agent) rotating(period time.Duration) {
 		for _, topic := range due {
 			a.flights.join(topic, a.fly)
 		}
-	})
+		select {
+		case <-t.C:
+		case <-a.rotate:
+		case <-a.ctx.Done():
+		}
+	}
 }
 
 // idleSpacer is the least time from a grant that began nothing to the next. Clients try
@@ -254,6 +261,9 @@ func (a *Agent) grant(d *keyring.Draft) error {
 	kids := a.producer.Retire(at)
 	a.mu.Unlock()
 	a.erase(kids)
+	if len(begun) > 0 {
+		a.kickRotation() // a recipient may have been revoked since it was prepared
+	}
 	for _, v := range begun {
 		a.log.Info("epoch begun", "topic", v.Topic, "epoch", v.Epoch, "kid", hex.EncodeToString(v.Kid[:]), "recipients", v.Recipients)
 	}

@@ -55,23 +55,14 @@ func (a *Agent) publishing(period time.Duration) {
 	a.mu.Lock()
 	a.publish.chain = true
 	a.mu.Unlock()
-	checked, ready := false, false
+	ready := false
 	last := time.Now()
 	a.every(period, func() {
 		if jumped(last, time.Now()) > a.cfg.Timing.Skew/2 {
 			a.resumed()
 		}
 		last = time.Now()
-		var err error
-		if !checked {
-			if err = a.rosterLog.catchUp(a.ctx); err == nil {
-				checked = true
-				a.checkRoster()
-			}
-		}
-		if err == nil {
-			err = a.publishDue()
-		}
+		err := a.publishDue()
 		if err == nil && !ready {
 			if err = a.rosterLog.catchUp(a.ctx); err == nil {
 				ready = true

@@ -1,11 +1,14 @@
 package keyring
 
 import (
+	"crypto/hkdf"
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
 	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
+	"github.com/wasm-e2ee/wasm-e2ee/host/scrub"
 	"github.com/wasm-e2ee/wasm-e2ee/module/ratchet"
 )
 
@@ -25,6 +28,20 @@ func topicContext(h *wire.GrantHeader, topic string) string {
 	b = binary.BigEndian.AppendUint32(b, h.Epoch)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(topic)))
 	return string(append(b, topic...))
+}
+
+// expand is HKDF-Expand-SHA256(secret, label ‖ context, 32) into out.
+func expand(out *[32]byte, secret *secretKey, label, context string) (err error) {
+	scrub.Do(func() {
+		var b []byte
+		if b, err = hkdf.Expand(sha256.New, secret[:], label+context, len(out)); err == nil {
+			copy(out[:], b)
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("key derivation: %w", err)
+	}
+	return nil
 }
 
 // deriveTopicSecret derives ts from es (PROTOCOL.md §2.3).

@@ -6,19 +6,17 @@ import (
 	"time"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
+	"github.com/wasm-e2ee/wasm-e2ee/host/scrub"
 )
 
 // publicOf derives an Ed25519 public key from its seed.
-func publicOf(seed *secretKey) wire.PublicKey {
-	key := ed25519.NewKeyFromSeed(seed[:])
-	defer clear(key)
-	return wire.PublicKey(key.Public().(ed25519.PublicKey))
+func publicOf(seed *secretKey) (pub wire.PublicKey) {
+	scrub.Do(func() { copy(pub[:], ed25519.NewKeyFromSeed(seed[:])[ed25519.SeedSize:]) })
+	return pub
 }
 
 func signRaw(seed *secretKey, input []byte) (sig [wire.SignatureSize]byte) {
-	key := ed25519.NewKeyFromSeed(seed[:])
-	defer clear(key)
-	copy(sig[:], ed25519.Sign(key, input))
+	scrub.Do(func() { copy(sig[:], ed25519.Sign(ed25519.NewKeyFromSeed(seed[:]), input)) })
 	return sig
 }
 

@@ -39,7 +39,7 @@ func Build(path string, extra ...string) ([]byte, error) {
 	args := append(append(append([]string{}, Flags...), extra...), "-o", path, "./module")
 	cmd := exec.Command("go", args...)
 	cmd.Dir = Root()
-	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "GOFLAGS=")
+	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "GOFLAGS=", "GOEXPERIMENT=")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, &buildError{err, out}
 	}

@@ -21,9 +21,10 @@ var rooms = map[string][]string{
 	"module": {"abi", "module"},
 	"host":   {"abi", "host"},
 
-	"host/keyring":       {"abi", "module/ratchet"},
+	"host/scrub":         {},
+	"host/keyring":       {"abi", "module/ratchet", "host/scrub"},
 	"host/engine":        {"abi"},
-	"host/agent":         {"abi", "host/keyring", "host/private"},
+	"host/agent":         {"abi", "host/keyring", "host/private", "host/scrub"},
 	"host/private":       {},
 	"host/issuer":        {"abi", "host/agent", "host/keyring", "host/private"},
 	"host/proxy":         {"abi"},

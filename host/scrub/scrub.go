@@ -1,0 +1,27 @@
+// Package scrub keeps secrets from staying behind in this process's memory (PROTOCOL.md
+// §2.18). What the program holds itself it overwrites in place; but the standard library's
+// cryptography copies keys to the heap and the stack, where nobody else can reach them.
+//
+// It rests on runtime/secret, which Go has for linux/amd64 and linux/arm64 in builds with
+// GOEXPERIMENT=runtimesecret, as the Makefile makes them. In other builds the copies stay
+// until their memory is used again.
+package scrub
+
+import (
+	"runtime"
+	"time"
+)
+
+// Period is how often a process that handles secrets calls Collect.
+const Period = 30 * time.Second
+
+// Do runs f, and overwrites the stack and the registers that it used before it returns. What
+// f allocated is overwritten by the first collection that finds it unreachable.
+func Do(f func()) { do(f) }
+
+// Collect has the garbage collector overwrite what was allocated under Do and is unreachable.
+func Collect() {
+	if Works {
+		runtime.GC()
+	}
+}
