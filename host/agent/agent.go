@@ -158,7 +158,7 @@ func (a *Agent) openState() (err error) {
 		return err
 	}
 	a.node = a.state.Node()
-	if err := a.node.Check(a.now()); err != nil {
+	if err := a.node.Check(a.now()); err != nil && !a.node.Renewable(a.now()) {
 		return fmt.Errorf("state file %s: %w\nhint: have the node's request signed with `wasm-e2ee realm issue` and install the credential with `wasm-e2ee enroll`", a.cfg.StateFile, err)
 	}
 	a.roster = keyring.NewRoster(a.state, a.cfg.Timing)
@@ -214,6 +214,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	wg.Go(func() { a.rosterLog.run(a.ctx, a.applyRoster) })
 	wg.Go(func() { a.grantsLog.run(a.ctx, a.applyGrant) })
+	wg.Go(a.renewing)
 	wg.Go(func() { a.publishing(scaled(time.Second, t.PrekeyRotation/4)) })
 	wg.Go(func() { a.every(scaled(time.Second, t.Window/4), a.save) })
 	wg.Go(func() { a.every(scaled(10*time.Second, t.Window/3), a.watchLogs) })

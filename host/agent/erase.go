@@ -167,7 +167,7 @@ func (a *Agent) groups(ctx context.Context, topics []string) (used map[string]ma
 		return nil, nil, err
 	}
 	used = make(map[string]map[string]map[int32]int64)
-	covered := a.node.Credential().Topics
+	covered := a.node.Topics()
 	use := func(topic, group string) map[int32]int64 {
 		if wire.MatchAny(covered, topic) && !slices.Contains(known, group) {
 			known = append(known, group)

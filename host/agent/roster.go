@@ -64,6 +64,9 @@ func (a *Agent) publishing(period time.Duration) {
 		last = time.Now()
 		err := a.publishDue()
 		if err == nil && !ready {
+			err = a.checkCredential()
+		}
+		if err == nil && !ready {
 			if err = a.rosterLog.catchUp(a.ctx); err == nil {
 				ready = true
 				close(a.ready)
@@ -78,13 +81,14 @@ func (a *Agent) publishing(period time.Duration) {
 func (a *Agent) publishDue() error {
 	at := a.now()
 	a.mu.Lock()
+	var fault error // a node whose credential has ended makes no prekey, and is still on the roster
 	if a.node.HasRole(wire.RoleConsume) && a.consumer.PrekeyDue(at) {
 		if _, err := a.consumer.NewPrekey(at); err != nil {
-			a.mu.Unlock()
-			return fmt.Errorf("new prekey: %w", err)
+			fault = fmt.Errorf("new prekey: %w", err)
+		} else {
+			a.publish.bundle = true
+			a.publish.prekeys++
 		}
-		a.publish.bundle = true
-		a.publish.prekeys++
 	}
 	if at.Sub(a.publish.renewed) >= a.cfg.Timing.PrekeyRotation {
 		a.publish.chain = true // heals a roster that was deleted
@@ -102,7 +106,7 @@ func (a *Agent) publishDue() error {
 	a.publish.chain, a.publish.bundle = false, false
 	a.mu.Unlock()
 	if len(records) == 0 {
-		return nil
+		return fault
 	}
 	// The seed reaches the disk before anybody can wrap to it (PROTOCOL.md §2.8.1).
 	err := a.saveChanged()
@@ -119,7 +123,7 @@ func (a *Agent) publishDue() error {
 	if chain {
 		a.publish.renewed = at
 	}
-	return nil
+	return fault
 }
 
 // write writes records to a control topic and waits for all acknowledgements.

@@ -163,10 +163,11 @@ func (s *State) parse(r *stateReader) error {
 		if r.bad {
 			return wire.ErrMalformed
 		}
-		var err error
-		if s.node.root, s.node.chain, err = parseChain(chain); err != nil {
+		root, parsed, err := parseChain(chain)
+		if err != nil {
 			return err
 		}
+		s.node.adopt(root, parsed)
 		if s.node.chain[0].Subject != publicOf(&s.node.seed) {
 			return fmt.Errorf("the credential is for another identity key: %w", ErrUnauthentic)
 		}

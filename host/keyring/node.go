@@ -15,6 +15,10 @@ type Node struct {
 	root  wire.PublicKey     // of the realm; set with chain
 	chain []*wire.Credential // the node's own, then its issuer's; empty before enrolment
 
+	// standing is the credential of this process's start. ID, realm, roles and patterns are
+	// read from it, even while a renewal replaces the chain: it changes none of them.
+	standing *wire.Credential
+
 	revoked []wire.Revocation // of the AuthorityState that holds, as far as the roster was read
 }
 
@@ -73,8 +77,12 @@ func (n *Node) install(root wire.PublicKey, chain []*wire.Credential, now time.T
 	if err := n.checkChain(chain, now); err != nil {
 		return err
 	}
-	n.root, n.chain = root, chain
+	n.adopt(root, chain)
 	return nil
+}
+
+func (n *Node) adopt(root wire.PublicKey, chain []*wire.Credential) {
+	n.root, n.chain, n.standing = root, chain, chain[0]
 }
 
 // checkChain reports the first credential that is not valid at now, or that was revoked.
@@ -109,18 +117,18 @@ func (n *Node) Check(now time.Time) error {
 
 // ID is the node's id.
 func (n *Node) ID() wire.NodeID {
-	if n.chain != nil {
-		return n.chain[0].Node
+	if n.standing != nil {
+		return n.standing.Node
 	}
 	return wire.NodeIDOf(publicOf(&n.seed))
 }
 
 // Realm is the realm's id, zeros before enrolment.
 func (n *Node) Realm() wire.RealmID {
-	if n.chain == nil {
+	if n.standing == nil {
 		return wire.RealmID{}
 	}
-	return n.chain[0].Realm
+	return n.standing.Realm
 }
 
 // PublicKey is the identity's public key.
@@ -166,7 +174,7 @@ func (n *Node) MayConsume(topic string, now time.Time) error {
 // covers reports why the credential, whatever its validity, does not allow role on topic.
 func (n *Node) covers(role wire.Roles, topic string) error {
 	switch {
-	case !n.HasRole(role):
+	case n.chain == nil || !n.chain[0].Roles.Has(role):
 		return fmt.Errorf("topic %s: the credential lacks role %v: %w", topic, role, abi.StatusNotEntitled)
 	case !wire.MatchAny(n.chain[0].Topics, topic):
 		return fmt.Errorf("topic %s: no topic pattern of the credential matches: %w", topic, abi.StatusNotEntitled)
@@ -176,19 +184,27 @@ func (n *Node) covers(role wire.Roles, topic string) error {
 
 // HasRole reports whether the credential carries every one of roles, whatever the time.
 func (n *Node) HasRole(roles wire.Roles) bool {
-	return n.chain != nil && n.chain[0].Roles.Has(roles)
+	return n.standing != nil && n.standing.Roles.Has(roles)
 }
 
 // AllowsGroup reports whether the credential lists the consumer group.
 func (n *Node) AllowsGroup(group string) bool {
-	return n.chain != nil && wire.MatchAny(n.chain[0].Groups, group)
+	return n.standing != nil && wire.MatchAny(n.standing.Groups, group)
 }
 
 // Groups are the group patterns of the credential. When it is empty only the hard cap
 // erases, and the agent says so at start (PROTOCOL.md §2.8.7).
 func (n *Node) Groups() []wire.Pattern {
-	if n.chain == nil {
+	if n.standing == nil {
 		return nil
 	}
-	return n.chain[0].Groups
+	return n.standing.Groups
+}
+
+// Topics are the topic patterns of the credential.
+func (n *Node) Topics() []wire.Pattern {
+	if n.standing == nil {
+		return nil
+	}
+	return n.standing.Topics
 }

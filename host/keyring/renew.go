@@ -15,7 +15,7 @@ import (
 func (i *Issuer) Roster(t Timing) *Roster {
 	s := emptyState()
 	cert := i.cert
-	s.node.root, s.node.chain = i.root, []*wire.Credential{&cert}
+	s.node.adopt(i.root, []*wire.Credential{&cert})
 	return NewRoster(s, t)
 }
 

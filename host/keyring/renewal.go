@@ -29,11 +29,11 @@ func (n *Node) RenewAt() time.Time {
 	return fromMs(c.NotBefore + valid/3*2 - valid/10 + jitter)
 }
 
-// Renewable reports whether an issuer may still renew the credential at now: until 30 days
-// after its end.
+// Renewable reports whether an issuer may renew the credential at now: from its beginning
+// until 30 days after its end.
 func (n *Node) Renewable(now time.Time) bool {
 	c := n.Credential()
-	return c != nil && !now.After(fromMs(c.NotAfter).Add(RenewalGrace))
+	return c != nil && !now.Before(fromMs(c.NotBefore).Add(-DefaultTiming().Skew)) && !now.After(fromMs(c.NotAfter).Add(RenewalGrace))
 }
 
 // Renew is the record that asks for the next credential. The first call draws the next key:
