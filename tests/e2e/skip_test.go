@@ -3,10 +3,12 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -125,6 +127,55 @@ func TestUnreadableBatchesStopOrAreSkipped(t *testing.T) {
 		}
 		expectDenied(t, l.stop.addr, topic, "skip-", before)
 	})
+}
+
+// What a group has read is erased, as configured: another group that begins at the start is
+// told so where the reader stops, and gets what came since where it skips.
+func TestErasedRecordsStopOrAreSkipped(t *testing.T) {
+	b := sharedBroker(t)
+	r := newRealm(t)
+	timing := map[string]string{"epoch": "3s", "lead": "500ms", "prekey_rotation": "4s", "prekey_grace": "2s",
+		"skew": "3s", "settle": "1s", "window": "3s"}
+	reads := role{consume: "erased-*", groups: []string{"erased-*"}}
+	states := []string{r.enroll(t, reads), r.enroll(t, reads)}
+	skip := startSidecar(t, b.Bootstrap, states[0], settings{"timing": timing, "policy": settings{"on_unreadable": "skip"}})
+	stop := startSidecar(t, b.Bootstrap, states[1], settings{"timing": timing})
+	writer := startSidecar(t, b.Bootstrap, r.enroll(t, role{produce: "erased-*"}), settings{"timing": timing})
+	topic := newTopic(t, b.Bootstrap, "erased", 1, nil)
+	job := clients.Job{Topic: topic, Group: "erased-first", Dir: t.TempDir(), Count: 20}
+	produce := func(seed uint64) []records.Record {
+		job.Bootstrap, job.Records = writer.addr, records.Generate(seed, job.Count, records.Shape{}, records.NewCanaries())
+		for i := range job.Records {
+			job.Records[i].Timestamp = -1
+		}
+		if err := clients.FranzGo.Produce(t.Context(), job); err != nil {
+			t.Fatal(err)
+		}
+		return job.Records
+	}
+	produce(75)
+	job.Bootstrap = skip.addr
+	if _, err := clients.FranzGo.Consume(t.Context(), job); err != nil {
+		t.Fatal(err)
+	}
+	read := kadm.Offsets{}
+	read.AddOffset(topic, 0, int64(job.Count), -1)
+	if err := admin(t, b.Bootstrap).CommitAllOffsets(t.Context(), job.Group, read); err != nil {
+		t.Fatal(err)
+	}
+	for _, state := range states {
+		poll(t, 90*time.Second, "the erasure of what the group has read", func() bool {
+			out, _ := run(t, "exposure", "--state", state)
+			return regexp.MustCompile(`erased: [1-9]`).MatchString(out)
+		})
+	}
+	// These stay, since the first group has not read them.
+	since := produce(76)
+	t.Run("stop", func(t *testing.T) { expectDenied(t, stop.addr, topic, "erased-", nil) })
+	t.Run("skip", func(t *testing.T) { expectExactly(t, clients.Job{Bootstrap: skip.addr, Topic: topic}, since) })
+	if !strings.Contains(skip.Output(), "key has been erased") {
+		t.Error("the log does not say why")
+	}
 }
 
 // What leaks is said where it is decided: the line that tells that a sidecar serves names the
