@@ -40,6 +40,10 @@ type Config struct {
 	// RequireGroups names, for a topic, the consumer groups without which it must not be
 	// produced to. May be nil.
 	RequireGroups func(topic string) []string
+	// RequireFresh refuses to begin an epoch while the realm's AuthorityState is not fresh,
+	// so that nothing is sealed for a node whose revocation is held back (PROTOCOL.md §2.14).
+	// Otherwise that is a line in the log.
+	RequireFresh bool
 	// GrantsRetention is given to the grants topic when it is created: the longest
 	// retention of any encrypted topic and one day more. Zero means 8 days.
 	GrantsRetention time.Duration
@@ -79,6 +83,7 @@ type Agent struct {
 	publish  publication
 	grants   keptGrants
 	counts   counts
+	told     toldOf
 	contact  time.Time // when the control topics were last known to be read to their ends
 
 	inquiry    inquiry
@@ -92,6 +97,7 @@ type Agent struct {
 	saves      sync.Mutex           // one save at a time, so that an older state never replaces a newer
 	saved      uint64               // version on disk; guarded by saves
 	flights    flights
+	rotate     chan struct{} // has the epochs looked at
 	policy     policies
 	replays    *replayGuard // takes mu below its own lock, so never called with mu held
 	replayFile *replayFile  // of a consumer; the flushing loop's own
@@ -113,7 +119,7 @@ func Open(ctx context.Context, cfg Config) (*Agent, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &Agent{cfg: cfg, log: cfg.Log, clock: time.Now, ready: make(chan struct{}), requests: make(chan *kgo.Record, maxRequests), awaited: make(map[string]*readBack), retention: make(map[string]time.Time), replays: newReplayGuard(maxReplayEntries)}
+	a := &Agent{cfg: cfg, log: cfg.Log, clock: time.Now, ready: make(chan struct{}), requests: make(chan *kgo.Record, maxRequests), rotate: make(chan struct{}, 1), awaited: make(map[string]*readBack), retention: make(map[string]time.Time), replays: newReplayGuard(maxReplayEntries)}
 	a.ctx, a.cancel = context.WithCancelCause(context.Background())
 	if err := a.open(ctx); err != nil {
 		a.Close()
@@ -165,6 +171,9 @@ func (a *Agent) openState() (err error) {
 	a.consumer = keyring.NewConsumer(a.state, a.cfg.Timing, rand.Reader)
 	if a.producer, err = keyring.NewProducer(a.node, a.cfg.Timing, a.cfg.RequireGroups, rand.Reader); err != nil {
 		return err
+	}
+	if a.cfg.RequireFresh {
+		a.producer.RequireFresh()
 	}
 	// A state that cannot be rewritten could not be erased from: find out now.
 	if err := a.saveAlways(); err != nil || !a.node.HasRole(wire.RoleConsume) {
@@ -219,6 +228,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	wg.Go(func() { a.every(scaled(time.Second, t.Window/4), a.save) })
 	wg.Go(func() { a.every(scaled(10*time.Second, t.Window/3), a.watchLogs) })
 	wg.Go(a.watchCredential)
+	wg.Go(func() { a.every(scaled(authorityPeriod, t.Window/4), a.watchAuthority) })
 	wg.Go(func() { a.every(scaled(scrub.Period, t.Window/4), scrub.Collect) })
 	wg.Go(func() { a.every(scaled(contactPeriod, t.PrekeyRotation), a.keepContact) })
 	if a.node.HasRole(wire.RoleProduce) {
@@ -352,6 +362,10 @@ func (a *Agent) warn(message string, err error, args ...any) {
 func (a *Agent) refuse(rec *kgo.Record, err error) {
 	if errors.Is(err, keyring.ErrOtherRealm) {
 		a.log.Debug("control record passed over", "topic", rec.Topic, "partition", rec.Partition, "offset", rec.Offset, "err", err)
+		return
+	}
+	if kind, ok := alarmOf(err); ok {
+		a.alarm(kind, "control record refused", rec.Topic, "topic", rec.Topic, "partition", rec.Partition, "offset", rec.Offset, "err", err, "hint", alarmHint[kind])
 		return
 	}
 	if err != nil && a.ctx.Err() == nil && a.quiet.allow("refused "+rec.Topic, 10) {

@@ -61,6 +61,9 @@ func (a *Agent) Root(ctx context.Context, topic string, partition int32, kid abi
 	if err == nil || !lacking(err) {
 		return root, err
 	}
+	if err := a.checkRevoked(); err != nil {
+		return root, fmt.Errorf("topic %s, kid %x: %w", topic, kid, err)
+	}
 	return root, a.unreadable(topic, partition, kid)
 }
 
@@ -123,6 +126,10 @@ func (a *Agent) applyGrant(rec *kgo.Record, fetched time.Time) {
 	if !a.node.HasRole(wire.RoleConsume) {
 		return
 	}
+	// What the roster says of who is revoked comes first.
+	if a.rosterRead.IsZero() && !a.readRoster() {
+		return
+	}
 	kids, err := a.applyOnce(rec)
 	// A clock behind the broker's will be set, or comes there by itself; dropped, the grant
 	// would be lost. Who lies about an epoch's start has no say in the broker's time.
@@ -135,20 +142,8 @@ func (a *Agent) applyGrant(rec *kgo.Record, fetched time.Time) {
 		kids, err = a.applyOnce(rec)
 	}
 	// The producer's credential may be on the roster by now.
-	for errors.Is(err, keyring.ErrUnknownCredential) && a.rosterRead.Before(fetched) && a.ctx.Err() == nil {
-		began := time.Now()
-		ctx, cancel := context.WithTimeout(a.ctx, requestTimeout)
-		if cerr := a.rosterLog.catchUp(ctx); cerr != nil {
-			a.warn("a grant waits for the roster", cerr)
-			select {
-			case <-time.After(backoff(3)):
-			case <-a.ctx.Done():
-			}
-		} else {
-			a.rosterRead = began
-			kids, err = a.applyOnce(rec)
-		}
-		cancel()
+	for errors.Is(err, keyring.ErrUnknownCredential) && a.rosterRead.Before(fetched) && a.readRoster() {
+		kids, err = a.applyOnce(rec)
 	}
 	if a.ctx.Err() != nil && (errors.Is(err, keyring.ErrUnknownCredential) || errors.Is(err, abi.StatusClockSkew)) {
 		return // read again after the next start
@@ -158,9 +153,31 @@ func (a *Agent) applyGrant(rec *kgo.Record, fetched time.Time) {
 	a.counts.received += uint64(len(kids))
 	a.mu.Unlock()
 	a.refuse(rec, err)
+	a.compared()
 	if len(kids) > 0 {
 		a.logReceived(rec.Value, kids)
 	}
+}
+
+// readRoster reads the roster to an end that is asked for now. It returns false when the
+// agent ends.
+func (a *Agent) readRoster() bool {
+	for a.ctx.Err() == nil {
+		began := time.Now()
+		ctx, cancel := context.WithTimeout(a.ctx, requestTimeout)
+		err := a.rosterLog.catchUp(ctx)
+		cancel()
+		if err == nil {
+			a.rosterRead = began
+			return true
+		}
+		a.warn("a grant waits for the roster", err)
+		select {
+		case <-time.After(backoff(3)):
+		case <-a.ctx.Done():
+		}
+	}
+	return false
 }
 
 func (a *Agent) logReceived(value []byte, kids []abi.Kid) {

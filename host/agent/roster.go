@@ -31,7 +31,9 @@ func (a *Agent) applyRoster(rec *kgo.Record, _ time.Time) {
 	}
 	at := a.now()
 	a.mu.Lock()
+	held := a.roster.Authority()
 	err := a.roster.Apply(rec.Key, rec.Value, at)
+	changed := a.roster.Authority() != held
 	again, noteErr := a.consumer.NoteRoster(rec.Key, rec.Value, at)
 	if again {
 		a.publish.bundle = true
@@ -42,6 +44,12 @@ func (a *Agent) applyRoster(rec *kgo.Record, _ time.Time) {
 		}
 	}
 	a.mu.Unlock()
+	if changed {
+		a.authorityChanged()
+	}
+	if a.refuseState(rec, err) {
+		return
+	}
 	// What compaction has not removed yet is old by nature when the roster is first read.
 	if !errors.Is(err, keyring.ErrRollback) || a.isReady() {
 		a.refuse(rec, err)
@@ -55,14 +63,23 @@ func (a *Agent) publishing(period time.Duration) {
 	a.mu.Lock()
 	a.publish.chain = true
 	a.mu.Unlock()
-	ready := false
+	checked, ready := false, false
 	last := time.Now()
 	a.every(period, func() {
 		if jumped(last, time.Now()) > a.cfg.Timing.Skew/2 {
 			a.resumed()
 		}
 		last = time.Now()
-		err := a.publishDue()
+		var err error
+		if !checked {
+			if err = a.rosterLog.catchUp(a.ctx); err == nil {
+				checked = true
+				a.checkRoster()
+			}
+		}
+		if err == nil {
+			err = a.publishDue()
+		}
 		if err == nil && !ready {
 			err = a.checkCredential()
 		}

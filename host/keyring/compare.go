@@ -161,6 +161,15 @@ func (c *Consumer) unknown(h *wire.GrantHeader) bool {
 	return false
 }
 
+// unfollowAll forgets every instance's place: the log is another one.
+func (c *Consumer) unfollowAll() {
+	for _, of := range c.compared.instances {
+		for _, i := range of {
+			i.followed = false
+		}
+	}
+}
+
 // unfollow forgets an instance's place in its chain after a record that was refused before
 // its signature was looked at, for a clock that was wrong or a credential that is not known:
 // the next header follows one that does not count here.

@@ -64,6 +64,7 @@ func (c *Consumer) RestartGrants(start int64) {
 	for _, p := range c.state.prekeys {
 		p.mark = -1
 	}
+	c.unfollowAll()
 	c.state.version++
 }
 

@@ -87,15 +87,12 @@ func (n *Node) adopt(root wire.PublicKey, chain []*wire.Credential) {
 
 // checkChain reports the first credential that is not valid at now, or that was revoked.
 func (n *Node) checkChain(chain []*wire.Credential, now time.Time) error {
+	if err := n.checkRevoked(chain, now); err != nil {
+		return err
+	}
 	at := unixMs(now)
 	for i, c := range chain {
-		what := "credential"
-		if i > 0 {
-			what = "issuer's certificate"
-		}
-		if from, ok := revokedAt(n.revoked, c.Serial); ok && at >= from {
-			return fmt.Errorf("%s was revoked at %s: %w; hint: enrol a new identity, with a new state file", what, fromMs(from).UTC().Format(time.RFC3339), abi.StatusNotEntitled)
-		}
+		what := inChain(i)
 		if at > c.NotAfter {
 			return fmt.Errorf("%s expired at %s: %w", what, fromMs(c.NotAfter).UTC().Format(time.RFC3339), abi.StatusNotEntitled)
 		}
@@ -105,6 +102,27 @@ func (n *Node) checkChain(chain []*wire.Credential, now time.Time) error {
 	}
 	return nil
 }
+
+// inChain names a credential by its place in a chain.
+func inChain(i int) string {
+	if i > 0 {
+		return "issuer's certificate"
+	}
+	return "credential"
+}
+
+func (n *Node) checkRevoked(chain []*wire.Credential, now time.Time) error {
+	for i, c := range chain {
+		if from, ok := revokedAt(n.revoked, c.Serial); ok && unixMs(now) >= from {
+			return fmt.Errorf("%s was revoked at %s: %w; hint: enrol a new identity, with a new state file", inChain(i), fromMs(from).UTC().Format(time.RFC3339), abi.StatusNotEntitled)
+		}
+	}
+	return nil
+}
+
+// CheckRevoked returns an error that wraps abi.StatusNotEntitled where the node's credential,
+// or its issuer's certificate, is revoked, as far as the roster was read.
+func (n *Node) CheckRevoked(now time.Time) error { return n.checkRevoked(n.chain, now) }
 
 // Check reports why the node cannot work at now: no credential, not yet valid, expired,
 // revoked. It wraps abi.StatusNotEntitled.

@@ -3,6 +3,7 @@ package keyring
 import (
 	"bytes"
 	"cmp"
+	"crypto/hpke"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -53,7 +54,7 @@ type rosterNode struct {
 	creds  []*wire.Credential // every verified one of the node
 	bundle *wire.PrekeyBundle
 	prekey wire.PrekeyID
-	kem    *kemPublicKey
+	kem    hpke.PublicKey
 }
 
 type waitingRecord struct {
@@ -307,7 +308,7 @@ type Recipient struct {
 	Node   wire.NodeID
 	Prekey wire.PrekeyID
 	bundle *wire.PrekeyBundle
-	kem    *kemPublicKey
+	kem    hpke.PublicKey
 }
 
 // Recipients returns, in order of node id, who is entitled to topic at now and has a

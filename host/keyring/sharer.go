@@ -3,6 +3,7 @@ package keyring
 import (
 	"bytes"
 	"cmp"
+	"crypto/hpke"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
@@ -36,7 +37,7 @@ type ShareTask struct {
 	Recipient wire.NodeID
 
 	prekey wire.PrekeyID
-	kem    *kemPublicKey
+	kem    hpke.PublicKey
 	kemPub []byte
 }
 
