@@ -372,6 +372,27 @@ func TestFewOfALargeGroupAnswer(t *testing.T) {
 	}
 }
 
+// TestLaterMembersAnswerWhereTheFirstAreGone: those who had joined in time were replaced by
+// nodes of other names a moment ago, and look as if they were up.
+func TestLaterMembersAnswerWhereTheFirstAreGone(t *testing.T) {
+	w, holder, late, kid := group(t)
+	for range sharersOfEach - 1 { // and holder
+		w.now = w.now.Add(-time.Second)
+		p := w.node(member, []string{"orders"}, billing)
+		w.now = w.now.Add(time.Second)
+		p.publish()
+	}
+	holder.share(late.ask("billing", kid))
+	late.follow()
+	later := w.node(member, []string{"orders"}, billing)
+	later.publish()
+	later.follow()
+	late.share(later.ask("billing", kid))
+	if got := later.follow(); !slices.Equal(got, []abi.Kid{kid}) {
+		t.Errorf("became readable: %x, want %x", got, kid)
+	}
+}
+
 // TestDishonestSharerCannotSubstitute: the producer's commitment decides, whatever a member
 // signs.
 func TestDishonestSharerCannotSubstitute(t *testing.T) {

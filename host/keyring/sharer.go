@@ -153,8 +153,10 @@ func (c *Consumer) peers(q *wire.EpochRequest, r *Roster, now time.Time) []peer 
 }
 
 // chosen reports whether node is among the few peers that answer for x, so that a large group
-// does not answer hundredfold: first those that had joined when the epoch started, and among
-// equals in an order that each request draws anew.
+// does not answer hundredfold: some of those that had joined when the epoch started, and as
+// many of those that came later and may have been given it. Where all lost their disks one
+// after the other, the former are gone, and their bundles do not tell yet. Each request draws
+// the order anew.
 func chosen(peers []peer, node wire.NodeID, x *secret) bool {
 	i := slices.IndexFunc(peers, func(p peer) bool { return p.node == node })
 	if i < 0 {
@@ -166,7 +168,7 @@ func chosen(peers []peer, node wire.NodeID, x *secret) bool {
 		if !wire.MatchAny(p.cred.Topics, x.topic) {
 			continue
 		}
-		if !late(p) && late(own) || late(p) == late(own) && bytes.Compare(p.order[:], own.order[:]) < 0 {
+		if late(p) == late(own) && bytes.Compare(p.order[:], own.order[:]) < 0 {
 			before++
 		}
 	}
