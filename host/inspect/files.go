@@ -48,6 +48,25 @@ func (p *printer) file(kind string, b []byte) (bool, error) {
 	return true, nil
 }
 
+// ticket prints a ticket's line without its key.
+func (p *printer) ticket(b []byte) error {
+	t, err := keyring.ParseTicket(b)
+	if err != nil {
+		return err
+	}
+	defer t.Wipe()
+	p.title("enrolment ticket: holds a secret, which is not shown")
+	p.field("ticket", "%x", t.ID[:])
+	p.field("realm root", "%s", t.Root)
+	p.field("issuer", "%x (X25519)", t.Static)
+	p.field("not after", "%s", ms(t.NotAfter))
+	p.field("offline", "%s", time.Duration(t.OfflineAllow)*time.Second)
+	p.field("roles", "%s", t.Roles)
+	p.field("topics", "%s", list(t.Topics, "none"))
+	p.field("groups", "%s", list(t.Groups, "none"))
+	return nil
+}
+
 // state prints a state file without its secrets.
 func (p *printer) state(b []byte) error {
 	s, err := keyring.ParseState(b)

@@ -57,6 +57,9 @@ func (p *printer) describe(b []byte) (bool, error) {
 	if bytes.HasPrefix(b, []byte(keyring.StateMagic)) {
 		return true, p.state(b)
 	}
+	if bytes.HasPrefix(bytes.TrimSpace(b), []byte(keyring.TicketPrefix)) {
+		return true, p.ticket(b)
+	}
 	if len(b) > 0 && (b[0] == wire.PackedMagic || b[0] == wire.RecordMagic) {
 		if err := p.value(b); err == nil {
 			return true, nil

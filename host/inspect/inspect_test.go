@@ -188,6 +188,25 @@ func TestEveryControlMessageIsExplained(t *testing.T) {
 	}
 }
 
+func TestATicketIsExplainedWithoutItsKey(t *testing.T) {
+	ticket := wire.Ticket{ID: wire.TicketID{0xab}, Roles: wire.RoleConsume, NotAfter: 1_700_000_000_000, Topics: []wire.Pattern{{Name: "orders"}}}
+	copy(ticket.PSK[:], bytes.Repeat([]byte{0x5e}, 32))
+	line := append(keyring.MarshalTicket(&ticket), '\n')
+	got := describe(t, line)
+	for _, want := range []string{"not shown\n", "ticket         ab00", "not after      2023-11-14T22:13:20.000Z\n", "topics         orders\n"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+	if strings.Contains(got, "5e5e") {
+		t.Errorf("its key is printed:\n%s", got)
+	}
+	var out strings.Builder
+	if err := Describe(&out, line[:len(line)-9]); err == nil || errors.Is(err, ErrUnknown) {
+		t.Errorf("a cut ticket: %v", err)
+	}
+}
+
 func TestOtherBytesAreNotOurs(t *testing.T) {
 	for _, text := range []string{"", "order 1: 1 coffee", "e2", strings.Repeat("A", 400)} {
 		var out strings.Builder

@@ -16,8 +16,8 @@ import (
 // MaxTicketLifetime bounds how long a ticket may wait to be used (PROTOCOL.md §2.12).
 const MaxTicketLifetime = 24 * time.Hour
 
-// ticketPrefix starts a ticket's line, and says that it is not to be shown around.
-const ticketPrefix = "kx1-PRIVATE-ticket."
+// TicketPrefix starts a ticket's line, and says that it is not to be shown around.
+const TicketPrefix = "kx1-PRIVATE-ticket."
 
 // ticketCheck is the bytes of SHA-256 that end a ticket: a line that was cut or mistyped
 // would otherwise look like an issuer that does not answer.
@@ -30,17 +30,17 @@ func MarshalTicket(t *wire.Ticket) []byte {
 	defer clear(b[:cap(b)])
 	sum := sha256.Sum256(b)
 	b = append(b, sum[:ticketCheck]...)
-	line := make([]byte, len(ticketPrefix)+base64.RawURLEncoding.EncodedLen(len(b)))
-	base64.RawURLEncoding.Encode(line[copy(line, ticketPrefix):], b)
+	line := make([]byte, len(TicketPrefix)+base64.RawURLEncoding.EncodedLen(len(b)))
+	base64.RawURLEncoding.Encode(line[copy(line, TicketPrefix):], b)
 	return line
 }
 
 // ParseTicket reads a ticket's line, with nothing but white space around it. It copies: the
 // caller wipes line, and the ticket when it is used.
 func ParseTicket(line []byte) (*wire.Ticket, error) {
-	text, ok := bytes.CutPrefix(bytes.TrimSpace(line), []byte(ticketPrefix))
+	text, ok := bytes.CutPrefix(bytes.TrimSpace(line), []byte(TicketPrefix))
 	if !ok {
-		return nil, fmt.Errorf("not a ticket: it does not start with %s\nhint: a ticket is the line that `wasm-e2ee realm ticket` printed", ticketPrefix)
+		return nil, fmt.Errorf("not a ticket: it does not start with %s\nhint: a ticket is the line that `wasm-e2ee realm ticket` printed", TicketPrefix)
 	}
 	b := make([]byte, base64.RawURLEncoding.DecodedLen(len(text)))
 	defer clear(b)
