@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -107,5 +108,36 @@ func TestOlderAuthorityStateIsAnAlarm(t *testing.T) {
 	defer consumer.Agent.mu.Unlock()
 	if got := consumer.roster.Authority().Seq; got != second.Seq {
 		t.Errorf("state %d holds", got)
+	}
+}
+
+// TestTwoWhoSignAtOnceBothCount: a rival's state is on the roster before this one's.
+func TestTwoWhoSignAtOnceBothCount(t *testing.T) {
+	w := newWorld(t)
+	log, err := OpenRosterLog(t.Context(), w.kafka, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	roster := w.issuer.Roster(slow)
+	one, two := wire.Serial{1}, wire.Serial{2}
+	signed := 0
+	next := func() (*wire.AuthorityState, error) {
+		at := time.Now()
+		if signed++; signed == 1 {
+			rival, err := w.issuer.NextState(nil, []wire.Revocation{{Serial: one}}, at, time.Hour)
+			if err != nil {
+				return nil, err
+			}
+			w.write(keyring.Record{Key: rival.Key(), Value: rival.Append(nil)})
+		}
+		return w.issuer.NextState(roster.Authority(), []wire.Revocation{{Serial: two}}, at, time.Hour)
+	}
+	state, err := WriteAuthority(t.Context(), log, roster, next, func(key, value []byte) error { return roster.Apply(key, value, time.Now()) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if signed != 2 || state.Seq != 2 || len(state.Revoked) != 2 {
+		t.Errorf("signed %d times: state %d with %d revoked", signed, state.Seq, len(state.Revoked))
 	}
 }

@@ -51,6 +51,7 @@ type Policy struct {
 	RequireGroups map[string][]string `yaml:"require_groups"` // topic pattern: groups that must be able to read before anything is produced
 	OnUnreadable  OnUnreadable        `yaml:"on_unreadable"`  // what becomes of a batch that will never open: stop (default) or skip
 	Replay        time.Duration       `yaml:"replay"`         // how long groups may seek back to what they are past; default: the profile strict
+	Freshness     Freshness           `yaml:"freshness"`      // what becomes of new epochs while it is not known who is revoked: warn (default) or require
 }
 
 // Timing overrides PROTOCOL.md §2.17; zero keeps a default.

@@ -53,13 +53,14 @@ func TestProfileThatContradictsItselfIsRefused(t *testing.T) {
 		"policy: {replay: 8000h}\n":                             "hard_cap",
 		"policy: {replay: forever}\n":                           `"forever" is not a duration`,
 		"policy: {replay: 5m}\ntiming: {prekey_rotation: 7m}\n": "prekey_rotation + prekey_grace",
+		"policy: {freshness: strict}\n":                         "policy.freshness",
 		"policy: {on_unreadable: drop}\n":                       "policy.on_unreadable",
 	} {
 		if _, err := read(t, least+text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", text, err, want)
 		}
 	}
-	for _, text := range []string{"policy: {on_unreadable: stop}\n", "policy: {on_unreadable: skip}\n"} {
+	for _, text := range []string{"policy: {freshness: warn}\n", "policy: {freshness: require}\n", "policy: {on_unreadable: stop}\n", "policy: {on_unreadable: skip}\n"} {
 		if _, err := read(t, least+text); err != nil {
 			t.Errorf("%s: %v", text, err)
 		}

@@ -105,7 +105,8 @@ func (s *Sidecar) open(ctx context.Context, file *config.File, log *slog.Logger)
 		return err
 	}
 	s.Agent, err = agent.Open(ctx, agent.Config{
-		Kafka: kafka, StateFile: file.State, Timing: file.KX1(), RequireGroups: file.Policy.Groups, Log: log,
+		Kafka: kafka, StateFile: file.State, Timing: file.KX1(), RequireGroups: file.Policy.Groups,
+		RequireFresh: file.Policy.Freshness == config.Require, Log: log,
 	})
 	if err != nil {
 		return err

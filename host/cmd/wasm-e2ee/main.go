@@ -26,8 +26,9 @@ const (
 
 type commands struct {
 	Realm struct {
-		Init  realmInit  `cmd:"" help:"Make a realm: its root key, and an issuer that signs its nodes."`
-		Issue realmIssue `cmd:"" help:"Turn a node's request into a credential."`
+		Init   realmInit   `cmd:"" help:"Make a realm: its root key, and an issuer that signs its nodes."`
+		Issue  realmIssue  `cmd:"" help:"Turn a node's request into a credential."`
+		Revoke realmRevoke `cmd:"" help:"End a node's credential before its time."`
 	} `cmd:"" help:"Make and run a realm: who may produce and consume what."`
 	Enroll   enroll   `cmd:"" help:"Make a node's identity and request (--csr), then take its credential (--credential)."`
 	Proxy    proxy    `cmd:"" help:"Run the sidecar."`
