@@ -129,6 +129,9 @@ func TestWithoutAPeerWhatCameBeforeIsHistory(t *testing.T) {
 	}
 	// The client commits as it passes over it, and the answer was for all of it.
 	w.commit("billing", map[int32]int64{0: 1})
+	late.classified.mu.Lock()
+	clear(late.classified.committed)
+	late.classified.mu.Unlock()
 	late.refusesAt("orders", 0, l.Kid, abi.StatusHistory)
 	late.stop()
 

@@ -222,6 +222,11 @@ func TestSharerRefusesWhoIsNotEntitled(t *testing.T) {
 		{"another's credential", func(w *world, holder, late *party, kid abi.Kid) Record {
 			return late.forge(late.ask("billing", kid), func(q *wire.EpochRequest) { q.Credential = holder.state.Node().Credential().Serial })
 		}, ErrUnauthentic},
+		{"another's name", func(w *world, _, late *party, kid abi.Kid) Record {
+			p := w.node(member, []string{"orders"}, billing)
+			p.publish()
+			return late.forge(late.ask("billing", kid), func(q *wire.EpochRequest) { q.Node = p.state.Node().ID() })
+		}, ErrUnauthentic},
 		{"an unknown credential", func(w *world, _, late *party, kid abi.Kid) Record {
 			return late.forge(late.ask("billing", kid), func(q *wire.EpochRequest) { q.Credential[0] ^= 1 })
 		}, ErrUnknownCredential},
@@ -304,6 +309,10 @@ func TestKidThatTheGroupHasPassedIsNotShared(t *testing.T) {
 	w.pass(time.Minute)
 	if tasks := holder.tasks(peers["audit"].ask("audit", kid)); len(tasks) != 0 {
 		t.Error("shared with a group that has passed it by now")
+	}
+	holder = holder.restart()
+	if tasks := holder.tasks(peers["billing"].ask("billing", kid)); len(tasks) != 0 {
+		t.Error("shared after a restart with a group that has passed it")
 	}
 }
 
@@ -472,6 +481,9 @@ func TestShareIsRefused(t *testing.T) {
 			k.Proof.Header.UseBy++
 			return resign(holder, k)
 		}, ErrUnauthentic},
+		{"of a header that is no producer's", func(_ *world, holder, late *party, rec Record, k *wire.KeyShare) Record {
+			return holder.invented(k, late.consumer.newest())
+		}, abi.StatusNotEntitled},
 		{"to a prekey that is gone", func(_ *world, holder, late *party, rec Record, k *wire.KeyShare) Record {
 			late.state.prekeys[0].id[0] ^= 1
 			return rec
@@ -510,8 +522,45 @@ func TestShareIsRefused(t *testing.T) {
 				t.Errorf("%x, %v; want nothing and %v", kids, err, c.want)
 			}
 			late.mustNotHold(kid)
+			if len(late.state.secrets) != 0 {
+				t.Errorf("%d secrets are held", len(late.state.secrets))
+			}
 		})
 	}
+}
+
+// invented is a share of an epoch that the sharer made up: header, commitment and secret go
+// together, and the sharer signed all of it.
+func (p *party) invented(k *wire.KeyShare, to *prekey) Record {
+	p.t.Helper()
+	n := p.state.Node()
+	h := &k.Proof.Header
+	h.Producer, h.Credential = n.ID(), n.Credential().Serial
+	es := secretKey{1}
+	var ts secretKey
+	var err error
+	if err = deriveTopicSecret(&ts, &es, topicContext(h, "orders")); err == nil {
+		h.Topics[0].Commit, err = deriveCommit(&ts, topicContext(h, "orders"))
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	k.Proof.Signature = sign(&n.seed, wire.TypeEpochGrant, k.Realm, k.Proof.AppendBody(nil))
+	pub, err := kemPublic(&to.seed)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	kem, err := usableKEM(pub)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	wrap := wire.Wrap{Node: k.Recipient}
+	if err := wrapSecret(&wrap, kem, shareInfo(h.Digest(), k.Recipient, pub, n.ID()), &ts); err != nil {
+		p.t.Fatal(err)
+	}
+	k.HPKE = wrap.HPKE
+	k.Signature = sign(&n.seed, wire.TypeKeyShare, k.Realm, k.AppendBody(nil))
+	return Record{Partition: GrantPartition(k.Recipient), Key: wire.KeyShareKey(KidOf(k.Commit()), k.Recipient), Value: k.Append(nil)}
 }
 
 func TestOtherGrantAtTheSourceIsNotPassedOn(t *testing.T) {
