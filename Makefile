@@ -2,6 +2,7 @@
 # make test    everything that is tested, real Kafka and its clients included
 # make bench   sealing and opening through the module beside native Go
 # make fuzz    every fuzz target for FUZZTIME each
+# make traffic  what the exchange of keys costs, for fleets of several sizes
 # make adversary  LEAKS nodes leaked, and builds that forget to erase, which must be caught
 # make adversary-broker  SEEDS sequences of what a malicious broker can do
 # make rolling  groups that rebalance and sidecars that restart, for DURATION each
@@ -23,7 +24,7 @@ export GOEXPERIMENT := runtimesecret
 # The artifact is reproducible bit for bit: no paths, no build id, no VCS stamp.
 WASM_FLAGS := -buildmode=c-shared -trimpath -buildvcs=false -ldflags='-s -w -buildid='
 
-.PHONY: all build demo mutant test unit e2e bench fuzz adversary adversary-broker rolling vet clean
+.PHONY: all build demo mutant test unit e2e bench fuzz adversary adversary-broker rolling traffic vet clean
 all: build
 
 # Go's own build cache decides what is stale.
@@ -58,6 +59,10 @@ test: vet unit e2e
 
 bench: build
 	$(GO) run ./tests/bench -o $(BUILD)/bench.json
+
+# Bytes, processor time and memory of the exchange of keys (V-10). A few minutes.
+traffic:
+	$(GO) run ./tests/traffic
 
 fuzz: build
 	@for p in $$($(GO) list ./...); do \
