@@ -2,11 +2,13 @@ package keyring
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
@@ -130,6 +132,29 @@ func (b *Book) NewTicket(rand io.Reader, i *Issuer, grant Attributes, notAfter t
 	b.tickets[t.ID] = &bookTicket{ticket: *t, validity: uint64(validity.Milliseconds())}
 	b.version++
 	return t, nil
+}
+
+// A TicketView is what may be shown of a ticket.
+type TicketView struct {
+	ID       wire.TicketID
+	NotAfter time.Time
+	Roles    wire.Roles
+	Topics   []wire.Pattern
+	Groups   []wire.Pattern
+	Burnt    bool
+	Node     wire.NodeID // that burnt it
+}
+
+// Tickets lists the tickets in the book, by when they end.
+func (b *Book) Tickets() []TicketView {
+	var out []TicketView
+	for _, t := range b.tickets {
+		out = append(out, TicketView{t.ticket.ID, fromMs(t.ticket.NotAfter), t.ticket.Roles, t.ticket.Topics, t.ticket.Groups, t.burnt, t.node})
+	}
+	slices.SortFunc(out, func(a, b TicketView) int {
+		return cmp.Or(a.NotAfter.Compare(b.NotAfter), bytes.Compare(a.ID[:], b.ID[:]))
+	})
+	return out
 }
 
 // validity begins now and never outlives the issuer's certificate.

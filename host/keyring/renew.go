@@ -19,6 +19,21 @@ func (i *Issuer) Roster(t Timing) *Roster {
 	return NewRoster(s, t)
 }
 
+// Certificate is the issuer's own credential. It must not be changed.
+func (i *Issuer) Certificate() *wire.Credential { return &i.cert }
+
+// Record is the issuer's certificate for the roster.
+func (i *Issuer) Record() Record { return Record{Key: i.cert.Key(), Value: i.cert.Append(nil)} }
+
+// Check reports why what the issuer signs would not count at now.
+func (i *Issuer) Check(now time.Time) error {
+	if !validAt(&i.cert, unixMs(now), DefaultTiming().Skew) {
+		return fmt.Errorf("the issuer's certificate is valid from %s to %s: %w; hint: certify a new issuer with the realm's root key",
+			fromMs(i.cert.NotBefore).UTC().Format(time.RFC3339), fromMs(i.cert.NotAfter).UTC().Format(time.RFC3339), abi.StatusNotEntitled)
+	}
+	return nil
+}
+
 // Renew takes a node's request for its next credential and returns what to write: the
 // credential, and that of its issuer (PROTOCOL.md §2.12). r is read to its end.
 // ErrUnknownCredential: the credential that is renewed is not there yet, and the node asks
