@@ -14,7 +14,7 @@ func TestGrantsOfANodeAreReadFromATimeOn(t *testing.T) {
 	prod := w.start(w.enrol(wire.RoleProduce, []string{"orders"}, nil), quick).ready()
 	kid := prod.lease("orders").Kid
 	node := cons.Snapshot().Node
-	grants, err := ReadGrants(t.Context(), w.kafka, node, time.Now().Add(-time.Hour))
+	grants, _, err := ReadGrants(t.Context(), w.kafka, node, time.Now().Add(-time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,10 +28,10 @@ func TestGrantsOfANodeAreReadFromATimeOn(t *testing.T) {
 	if !found {
 		t.Errorf("kid %x is not in %d grants", kid, len(grants))
 	}
-	if later, err := ReadGrants(t.Context(), w.kafka, node, time.Now().Add(time.Hour)); err != nil || len(later) != 0 {
+	if later, _, err := ReadGrants(t.Context(), w.kafka, node, time.Now().Add(time.Hour)); err != nil || len(later) != 0 {
 		t.Errorf("from an hour hence: %d grants, %v", len(later), err)
 	}
-	if other, err := ReadGrants(t.Context(), w.kafka, prod.Snapshot().Node, time.Now().Add(-time.Hour)); err != nil || len(other) != 0 {
+	if other, _, err := ReadGrants(t.Context(), w.kafka, prod.Snapshot().Node, time.Now().Add(-time.Hour)); err != nil || len(other) != 0 {
 		t.Errorf("of a node that nothing is granted to: %d grants, %v", len(other), err)
 	}
 }

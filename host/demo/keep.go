@@ -79,7 +79,11 @@ func exposureOf(state []byte, log *adversary.Log, copied time.Time) (*exposure.R
 		return nil, err
 	}
 	defer node.Wipe()
-	return exposure.Of(node.View(), (&config.File{Timing: timing}).KX1(), log.Grants, copied)
+	r, err := exposure.Of(node.View(), (&config.File{Timing: timing}).KX1(), log.Grants, copied)
+	if err == nil {
+		r.AddShares(log.Shares)
+	}
+	return r, err
 }
 
 // agrees reports whether an attack opened exactly the epochs that a report lists, of those

@@ -172,10 +172,36 @@ func Of(v keyring.View, t keyring.Timing, grants []*wire.Grant, asOf time.Time) 
 		p.Epochs = wrapped(grants, v.Prekeys[i].ID)
 		r.Prekeys = append(r.Prekeys, p)
 		r.widen(p.Created, p.Until)
+		for _, e := range p.Epochs {
+			r.widen(e.Start, e.UseBy)
+		}
 	}
 	r.conditions(v, t)
 	r.Holds = len(r.Conditions) == 0
 	return r, nil
+}
+
+// AddShares adds the epochs of KeyShares to the prekeys that open them, whoever they are for.
+// They may be older than the prekey (PROTOCOL.md §2.10). Signatures are not checked, as a
+// thief would not.
+func (r *Report) AddShares(shares []*wire.KeyShare) {
+	for i := range r.Prekeys {
+		p := &r.Prekeys[i]
+		for _, share := range shares {
+			kid := kidText(keyring.KidOf(share.Commit()))
+			if share.Prekey.String() != p.ID || slices.ContainsFunc(p.Epochs, func(e Epoch) bool { return e.Kid == kid }) {
+				continue
+			}
+			h := &share.Proof.Header
+			e := Epoch{
+				Kid: kid, Topic: share.Topic, Producer: h.Producer.String(), Instance: h.Instance.String(), Epoch: h.Epoch,
+				Start: time.UnixMilli(int64(h.Start)).UTC(), UseBy: time.UnixMilli(int64(h.UseBy)).UTC(),
+			}
+			p.Epochs = append(p.Epochs, e)
+			r.widen(e.Start, e.UseBy)
+		}
+		sortEpochs(p.Epochs)
+	}
 }
 
 // AddOffsets adds where the records of each epoch are, by kid and partition.

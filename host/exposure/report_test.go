@@ -305,3 +305,26 @@ func TestARunningProducerExposesWhatItSealsNextAndNothingBefore(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatPeersSharedForAPrekeyIsExposedHoweverOld(t *testing.T) {
+	asOf := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	at := func(d time.Duration) uint64 { return uint64(asOf.Add(d).UnixMilli()) }
+	held := wire.PrekeyID{1}
+	share := func(prekey wire.PrekeyID, begin time.Duration) *wire.KeyShare {
+		h := wire.GrantHeader{Start: at(begin), UseBy: at(begin + time.Minute), Topics: []wire.GrantTopic{{Name: "orders", Commit: wire.Digest{byte(begin / time.Hour)}}}}
+		return &wire.KeyShare{Proof: wire.GrantProof{Header: h}, Prekey: prekey, Topic: "orders"}
+	}
+	r, err := Of(keyring.View{Prekeys: []keyring.PrekeyView{{ID: held, Created: asOf.Add(-time.Minute), NotAfter: asOf.Add(time.Hour)}}},
+		keyring.DefaultTiming(), []*wire.Grant{}, asOf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	twice := share(held, -5*time.Hour)
+	r.AddShares([]*wire.KeyShare{share(held, -2*time.Hour), twice, twice, share(wire.PrekeyID{2}, -24*time.Hour)})
+	if got := r.Prekeys[0].Epochs; len(got) != 2 || got[0].Start.After(got[1].Start) || got[0].Kid == got[1].Kid {
+		t.Errorf("by the prekey: %+v", got)
+	}
+	if !r.From.Equal(asOf.Add(-5 * time.Hour)) {
+		t.Errorf("readable from %v", r.From)
+	}
+}

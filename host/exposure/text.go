@@ -42,6 +42,9 @@ func (r *Report) WriteText(w io.Writer) error {
 			p.printf("  (where the broker withholds this node's next prekey, or the node stays away: after %s)\n", stamp(worst))
 		}
 	}
+	if !r.Grants && len(r.Prekeys) > 0 {
+		p.printf("  (a prekey opens what peers shared for it, too, which may be older: --grants looks)\n")
+	}
 	p.epochs(r)
 	for i := range r.Prekeys {
 		p.prekey(&r.Prekeys[i], r)

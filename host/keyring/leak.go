@@ -11,7 +11,7 @@ type Via uint8
 
 const (
 	ViaTopicSecret Via = iota + 1 // the state held the topic secret
-	ViaPrekey                     // the state held the prekey that a stored grant is wrapped for
+	ViaPrekey                     // the state held the prekey that a stored grant or share is wrapped for
 )
 
 // String names the way in a few words.
@@ -82,6 +82,36 @@ func UnsafeRoots(state []byte, grants []*wire.Grant) ([]UnsafeRoot, error) {
 					}
 				}
 			}
+		}
+	}
+	return out, nil
+}
+
+// UnsafeShares is UnsafeRoots for the shares that one of the state's prekeys opens, whoever
+// they were for and whatever their signatures (PROTOCOL.md §2.10).
+func UnsafeShares(state []byte, shares []*wire.KeyShare) ([]UnsafeRoot, error) {
+	s, err := ParseState(state)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Wipe()
+	var out []UnsafeRoot
+	for _, p := range s.prekeys {
+		pub, err := kemPublic(&p.seed)
+		if err != nil {
+			return nil, err
+		}
+		for _, k := range shares {
+			var ts secretKey
+			h := &k.Proof.Header
+			if k.Prekey != p.id || unwrapSecret(&ts, &p.seed, shareInfo(h.Digest(), k.Recipient, pub, k.Sharer), k.HPKE[:]) != nil {
+				continue
+			}
+			r := UnsafeRoot{Kid: KidOf(k.Commit()), Topic: k.Topic, Via: ViaPrekey}
+			if err := deriveRoot(&r.Root, &ts, topicContext(h, k.Topic), k.Commit()); err != nil {
+				return nil, err
+			}
+			out = append(out, r)
 		}
 	}
 	return out, nil

@@ -31,13 +31,18 @@ type Report struct {
 }
 
 // Attack tries what the bytes of a node's state give away on everything in log: each
-// prekey on each wrap, each topic secret, and each root had that way on each sealed value
+// prekey on each wrap and share, each topic secret, and each root had that way on each sealed value
 // whatever its kid says.
 func Attack(state []byte, log *Log) (*Report, error) {
 	roots, err := keyring.UnsafeRoots(state, log.Grants)
 	if err != nil {
 		return nil, fmt.Errorf("leaked state: %w", err)
 	}
+	shared, err := keyring.UnsafeShares(state, log.Shares)
+	if err != nil {
+		return nil, fmt.Errorf("leaked state: %w", err)
+	}
+	roots = append(roots, shared...)
 	report := &Report{}
 	at := map[abi.Kid]int{}
 	for _, grant := range log.Grants {

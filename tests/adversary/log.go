@@ -27,9 +27,10 @@ type Value struct {
 	Headers   []kgo.RecordHeader
 }
 
-// A Log is everything that the broker stored: the grants and the data.
+// A Log is everything that the broker stored: the grants, what peers shared, and the data.
 type Log struct {
 	Grants []*wire.Grant
+	Shares []*wire.KeyShare
 	Values []Value
 }
 
@@ -95,6 +96,9 @@ func (l *Log) add(r *kgo.Record) {
 	if r.Topic == keyring.GrantsTopic {
 		if grant, err := wire.ParseGrant(r.Value); err == nil {
 			l.Grants = append(l.Grants, grant)
+		}
+		if share, err := wire.ParseKeyShare(r.Value); err == nil {
+			l.Shares = append(l.Shares, share)
 		}
 		return
 	}

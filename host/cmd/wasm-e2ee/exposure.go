@@ -80,13 +80,18 @@ func (c *exposure) report(ctx context.Context) (*hostexposure.Report, error) {
 		c.AsOf = time.Now()
 	}
 	var grants []*wire.Grant
+	var shares []*wire.KeyShare
 	if c.Grants {
-		if grants, err = readGrants(ctx, file, view, timing); err != nil {
+		if grants, shares, err = readGrants(ctx, file, view, timing); err != nil {
 			return nil, err
 		}
 	}
 	report, err := hostexposure.Of(view, timing, grants, c.AsOf)
-	if err == nil && c.Offsets {
+	if err != nil {
+		return nil, err
+	}
+	report.AddShares(shares)
+	if c.Offsets {
 		err = addOffsets(ctx, file, report)
 	}
 	return report, err
@@ -154,17 +159,17 @@ func askAgent(ctx context.Context, base string, asOf time.Time) (*hostexposure.R
 	return report, nil
 }
 
-// readGrants reads those that may be wrapped for the prekeys held. None is not nil.
-func readGrants(ctx context.Context, file *config.File, view keyring.View, timing keyring.Timing) ([]*wire.Grant, error) {
+// readGrants reads what may be wrapped for the prekeys held. No grants are not nil.
+func readGrants(ctx context.Context, file *config.File, view keyring.View, timing keyring.Timing) ([]*wire.Grant, []*wire.KeyShare, error) {
 	if len(view.Prekeys) == 0 {
-		return []*wire.Grant{}, nil
+		return []*wire.Grant{}, nil, nil
 	}
 	kafka, err := file.Kafka()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	grants, err := agent.ReadGrants(ctx, kafka, view.Node, view.Prekeys[0].Created.Add(-timing.Skew))
-	return append([]*wire.Grant{}, grants...), err
+	grants, shares, err := agent.ReadGrants(ctx, kafka, view.Node, view.Prekeys[0].Created.Add(-timing.Skew))
+	return append([]*wire.Grant{}, grants...), shares, err
 }
 
 // viewState reads a state file, and warns where others can too.

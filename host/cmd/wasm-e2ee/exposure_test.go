@@ -141,7 +141,7 @@ func TestExposureOfARunningNodeIsWhatAThiefOpens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	grants, err := agent.ReadGrants(ctx, kafka, s.Node().ID(), time.Now().Add(-time.Hour))
+	grants, _, err := agent.ReadGrants(ctx, kafka, s.Node().ID(), time.Now().Add(-time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
