@@ -65,6 +65,7 @@ func kindOf(err error) Kind {
 		{keyring.ErrRollback, Rollback},
 		{keyring.ErrDuplicateNode, Conflict},
 		{keyring.ErrKidConflict, Conflict},
+		{keyring.ErrConflict, Conflict},
 		{keyring.ErrUnauthentic, Unauthentic},
 		{wire.ErrMalformed, Malformed},
 		{abi.StatusNotEntitled, NotEntitled},

@@ -49,6 +49,7 @@ func writeControls() {
 	c.credentials()
 	c.bundles()
 	c.recipients()
+	c.authorities()
 	c.grants()
 	empty("control")
 	for name, v := range c {
