@@ -145,6 +145,42 @@ func TestPrekeyIsReplacedSoonAfterAShare(t *testing.T) {
 	}
 }
 
+// TestLeakedStateOpensSharesToItsPrekeysOnly: as long as it has those.
+func TestLeakedStateOpensSharesToItsPrekeysOnly(t *testing.T) {
+	_, holder, late, kid := group(t)
+	share, err := wire.ParseKeyShare(holder.share(late.ask("billing", kid))[0].Value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened := func(p *party) []UnsafeRoot {
+		t.Helper()
+		roots, err := UnsafeShares(p.state.Marshal(), []*wire.KeyShare{share})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return roots
+	}
+	late.follow()
+	want, err := late.consumer.Root("orders", kid, late.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := opened(late); len(got) != 1 || got[0].Kid != kid || got[0].Root != want.Root {
+		t.Errorf("the recipient's state opens %d shares", len(got))
+	}
+	if got := opened(holder); len(got) != 0 {
+		t.Errorf("the sharer's prekeys open %d shares", len(got))
+	}
+	late.pass(shareSettle)
+	late.publish()
+	late.pass(late.timing.PrekeyGrace)
+	late.consumer.NoteGrantsEnd(late.consumer.GrantsNext(), late.now)
+	late.consumer.Tick(late.now)
+	if got := opened(late); len(got) != 0 {
+		t.Errorf("%d shares open after the prekey's grace", len(got))
+	}
+}
+
 // TestMemberThatLostItsDiskReadsOnThroughAShare: it is another node then, of the same group.
 // The peer itself had the key from a peer.
 func TestMemberThatLostItsDiskReadsOnThroughAShare(t *testing.T) {

@@ -79,9 +79,6 @@ func (c *Consumer) Share(key, value []byte, r *Roster, now time.Time) ([]ShareTa
 	if newest == nil || !r.valid(newest, at) || !r.valid(cred, at) || !newest.Roles.Has(wire.RoleConsume) || !wire.MatchAny(newest.Groups, q.Group) {
 		return nil, fmt.Errorf("roster: node %v asks for keys of group %s, to which its credential does not entitle it now: %w", q.Node, q.Group, abi.StatusNotEntitled)
 	}
-	if n.bundle == nil || n.bundle.NotAfter <= at {
-		return nil, nil // nothing to wrap to; it asks again
-	}
 	s := c.serve(q.Node, at)
 	if s.requests++; s.requests > requestsEach {
 		return nil, nil
@@ -91,7 +88,7 @@ func (c *Consumer) Share(key, value []byte, r *Roster, now time.Time) ([]ShareTa
 	for _, kid := range q.Kids {
 		x := c.state.secrets[kid]
 		if x == nil || x.source < 0 || x.expired(c, at) || x.passedBy(q.Group) || x.start < newest.DataNotBefore ||
-			own.covers(wire.RoleConsume, x.topic) != nil || !wire.MatchAny(newest.Topics, x.topic) ||
+			own.covers(wire.RoleConsume, x.topic) != nil || !wire.MatchAny(newest.Topics, x.topic) || !r.reachable(n, x.topic, at) ||
 			s.kids[kid] || len(s.kids) >= sharesEach || !chosen(peers, own.ID(), x) {
 			continue
 		}
