@@ -60,7 +60,7 @@ func (r *Report) WriteText(w io.Writer) error {
 	case r.Produces:
 		p.printf("  what this node sealed: its sending keys are never in the file; the memory of a running sidecar opens its present and prepared epochs (--agent asks it)\n")
 	}
-	p.printf("\nA thief who goes on using the stolen identity gets new keys until its credential ends (PROTOCOL.md §3, C5).\n")
+	p.printf("\nA thief who goes on using the stolen identity gets new keys, and what members of its groups still hold and share, until its credential ends or is revoked (PROTOCOL.md §3, C5).\n")
 	return p.err
 }
 
