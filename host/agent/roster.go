@@ -13,9 +13,13 @@ import (
 	"github.com/wasm-e2ee/wasm-e2ee/host/keyring"
 )
 
+// chainEvery is how many prekey rotations pass until the credential chain is published again.
+// Every node reads all of the roster, and a chain is a third of a bundle.
+const chainEvery = 20
+
 // A publication is what this node still has to write to the roster.
 type publication struct {
-	chain   bool      // the credential chain: at start, with each prekey, and when overwritten
+	chain   bool      // the credential chain: at start, every chainEvery rotations, and when overwritten or lost
 	bundle  bool      // the newest bundle: after NewPrekey, and when overwritten
 	renewed time.Time // when the chain was last written
 	prekeys uint64    // made since start
@@ -107,8 +111,8 @@ func (a *Agent) publishDue() error {
 			a.publish.prekeys++
 		}
 	}
-	if at.Sub(a.publish.renewed) >= a.cfg.Timing.PrekeyRotation {
-		a.publish.chain = true // heals a roster that was deleted
+	if at.Sub(a.publish.renewed) >= chainEvery*a.cfg.Timing.PrekeyRotation {
+		a.publish.chain = true // heals a roster that lost it unseen
 	}
 	chain, bundle := a.publish.chain, a.publish.bundle
 	var records []keyring.Record

@@ -211,7 +211,7 @@ func (f *fleet) follow(p *peer, note func(keyring.Record) error) error {
 
 // chainDue says whether a node publishes its credential chain again, as host/agent does.
 func (f *fleet) chainDue(p *peer) bool {
-	if f.now.Sub(p.chain) < f.timing.PrekeyRotation {
+	if f.now.Sub(p.chain) < 20*f.timing.PrekeyRotation {
 		return false
 	}
 	p.chain = f.now
