@@ -193,8 +193,7 @@ func TestMetricsAndReportFollowARecordThroughTwoSidecars(t *testing.T) {
 	}
 }
 
-// TestNothingOfASidecarIsLeft wants every goroutine gone, also of a start that fails once the
-// proxy listens.
+// TestNothingOfASidecarIsLeft wants every goroutine gone, also of a start that fails.
 func TestNothingOfASidecarIsLeft(t *testing.T) {
 	f := newFixture(t)
 	file := f.file(keyring.Attributes{Roles: wire.RoleProduce})
