@@ -20,8 +20,10 @@ func (d *desk) authority(b *keyring.Book, now time.Time) []keyring.Record {
 		prev = held
 	}
 	revoke := b.Forked(d.view, now)
-	if prev != held && held != nil {
-		revoke = append(revoke, held.Revoked...)
+	for _, other := range []*wire.AuthorityState{onRoster, held} {
+		if other != nil && other != prev {
+			revoke = append(revoke, other.Revoked...)
+		}
 	}
 	if prev != nil {
 		revoke = slices.DeleteFunc(revoke, func(r wire.Revocation) bool {

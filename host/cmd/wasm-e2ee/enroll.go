@@ -1,12 +1,15 @@
 package main
 
 import (
+	"bufio"
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"log/slog"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
@@ -15,18 +18,39 @@ import (
 )
 
 type enroll struct {
+	wants
+	connect
+
+	Ticket     string        `arg:"" optional:"" help:"The line that realm ticket printed; - reads it from standard input, where no process list shows it."`
 	State      string        `required:"" type:"path" placeholder:"FILE" help:"The node's state file; made if missing."`
-	CSR        string        `name:"csr" type:"path" xor:"step" required:"" placeholder:"FILE" help:"First step: write a request here."`
-	Credential string        `type:"path" xor:"step" required:"" placeholder:"FILE" help:"Second step: take this credential."`
-	Produce    []string      `placeholder:"TOPIC" help:"Topics to produce: a name, or a prefix that ends in *. May be repeated."`
-	Consume    []string      `placeholder:"TOPIC" help:"Topics to consume."`
-	Group      []string      `help:"Consumer groups of the applications behind this node; keys are erased as these groups commit."`
-	Offline    time.Duration `default:"72h" help:"How long this node may be offline and still read what was sealed meanwhile."`
+	CSR        string        `name:"csr" type:"path" placeholder:"FILE" help:"Without a ticket, first step: write a request here."`
+	Credential string        `type:"path" placeholder:"FILE" help:"Without a ticket, second step: take this credential."`
+	Timeout    time.Duration `help:"With a ticket: how long to wait for the issuer; default: until the ticket ends."`
+}
+
+// Validate has exactly one way to enrol.
+func (c *enroll) Validate() error {
+	ways := 0
+	for _, way := range []string{c.Ticket, c.CSR, c.Credential} {
+		if way != "" {
+			ways++
+		}
+	}
+	switch {
+	case ways != 1:
+		return errors.New("one of: a TICKET, --csr FILE, --credential FILE")
+	case c.Ticket != "" && c.any():
+		return errors.New("the ticket says what this node may do: --produce, --consume and --group belong to `realm ticket`")
+	}
+	return nil
 }
 
 // Run reads what it was given before it opens the state file: a mistake leaves nothing behind.
-func (c *enroll) Run() error {
-	if c.Credential != "" {
+func (c *enroll) Run(ctx context.Context) error {
+	switch {
+	case c.Ticket != "":
+		return c.ask(ctx)
+	case c.Credential != "":
 		file, err := os.ReadFile(c.Credential)
 		if err != nil {
 			return err
@@ -51,42 +75,42 @@ func withStore(path string, f func(*agent.Store) error) error {
 	return errors.Join(f(store), store.Close())
 }
 
-// attributes is what the request asks for.
-func (c *enroll) attributes() (keyring.Attributes, error) {
-	want := keyring.Attributes{OfflineAllow: c.Offline}
-	for _, list := range []struct {
-		texts []string
-		role  wire.Roles
-	}{{c.Produce, wire.RoleProduce}, {c.Consume, wire.RoleConsume}} {
-		for _, text := range list.texts {
-			p, err := wire.ParsePattern(text)
-			if err != nil {
-				return want, err
-			}
-			want.Roles |= list.role
-			if !slices.Contains(want.Topics, p) {
-				want.Topics = append(want.Topics, p)
-			}
+// ask enrols with the ticket.
+func (c *enroll) ask(ctx context.Context) error {
+	line := []byte(c.Ticket)
+	if c.Ticket == "-" {
+		var err error
+		if line, err = bufio.NewReader(io.LimitReader(os.Stdin, 3*wire.MaxTicketSize)).ReadBytes('\n'); err != nil && err != io.EOF {
+			return err
 		}
 	}
-	for _, text := range c.Group {
-		p, err := wire.ParsePattern(text)
+	ticket, err := keyring.ParseTicket(line)
+	clear(line)
+	if err != nil {
+		return err
+	}
+	defer ticket.Wipe()
+	kafka, err := c.kafka()
+	if err != nil {
+		return err
+	}
+	if c.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, c.Timeout, fmt.Errorf("no issuer answered within %v", c.Timeout))
+		defer cancel()
+	}
+	return withStore(c.State, func(store *agent.Store) error {
+		if err := agent.Enrol(ctx, kafka, store, ticket, slog.New(slog.NewTextHandler(os.Stderr, nil))); err != nil {
+			return err
+		}
+		state, err := store.LoadState()
 		if err != nil {
-			return want, err
+			return err
 		}
-		want.Groups = append(want.Groups, p)
-	}
-	if want.Roles == 0 {
-		return want, errors.New("nothing asked for\nhint: --produce TOPIC, or --consume TOPIC --group GROUP, or both")
-	}
-	// A credential has one list of topics for all its roles.
-	if want.Roles.Has(wire.RoleProduce|wire.RoleConsume) && !sameTopics(c.Produce, c.Consume) {
-		return want, errors.New("one credential covers the same topics for both roles\nhint: name the same topics with --produce and --consume, or run one sidecar for each role")
-	}
-	if want.Roles.Has(wire.RoleConsume) && len(want.Groups) == 0 {
-		fmt.Fprintln(os.Stderr, "warning: no --group: keys are then erased by the hard cap alone (7 days), not as they are consumed")
-	}
-	return want, nil
+		defer state.Wipe()
+		enrolledAs(state)
+		return nil
+	})
 }
 
 // request writes a CSR, for a new identity or the one that the state already has.
@@ -123,13 +147,14 @@ func (c *enroll) install(store *agent.Store, file []byte) error {
 	if err := store.SaveState(state); err != nil {
 		return err
 	}
+	enrolledAs(state)
+	return nil
+}
+
+// enrolledAs prints what the node became.
+func enrolledAs(state *keyring.State) {
 	credential := state.Node().Credential()
 	fmt.Printf("node %s of realm %s: %s\n  topics %s\n  groups %s\n  valid until %s\nnext: wasm-e2ee proxy --config FILE\n",
 		state.Node().ID(), state.Node().Realm(), credential.Roles, patterns(credential.Topics), patterns(credential.Groups),
 		time.UnixMilli(int64(credential.NotAfter)).Format(time.RFC3339))
-	return nil
-}
-
-func sameTopics(a, b []string) bool {
-	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
 }

@@ -28,9 +28,11 @@ type commands struct {
 	Realm struct {
 		Init   realmInit   `cmd:"" help:"Make a realm: its root key, and an issuer that signs its nodes."`
 		Issue  realmIssue  `cmd:"" help:"Turn a node's request into a credential."`
+		Ticket realmTicket `cmd:"" help:"Print a ticket: one node enrols with it, once."`
 		Revoke realmRevoke `cmd:"" help:"End a node's credential before its time."`
 	} `cmd:"" help:"Make and run a realm: who may produce and consume what."`
-	Enroll   enroll   `cmd:"" help:"Make a node's identity and request (--csr), then take its credential (--credential)."`
+	Issuer   issuer   `cmd:"" help:"Answer nodes that enrol with a ticket or renew, until a signal."`
+	Enroll   enroll   `cmd:"" help:"Make a node's identity, and get its credential: with a ticket, or by file (--csr, then --credential)."`
 	Proxy    proxy    `cmd:"" help:"Run the sidecar."`
 	Demo     demo     `cmd:"" help:"Show all of it: what was sent, what the broker holds, what was received, and an attack."`
 	Exposure exposure `cmd:"" help:"Say what would be readable, and until when, if a node's state leaked now."`

@@ -54,8 +54,9 @@ func (c *realmInit) Run() error {
 	}
 	fmt.Printf("realm %s\n", root.Realm())
 	fmt.Printf("  %-40s signs issuers; keep it offline\n", filepath.Join(c.Dir, rootFile))
-	fmt.Printf("  %-40s signs nodes; needed by `realm issue`\n", filepath.Join(c.Dir, issuerFile))
-	fmt.Printf("next: on each node  wasm-e2ee enroll --state node.state --csr node.csr --produce TOPIC | --consume TOPIC --group GROUP\n")
+	fmt.Printf("  %-40s signs nodes; needed by `issuer` and by `realm issue`\n", filepath.Join(c.Dir, issuerFile))
+	fmt.Printf("next: for each node  wasm-e2ee realm ticket --dir %s --produce TOPIC | --consume TOPIC --group GROUP\n"+
+		"      and, to answer them  wasm-e2ee issuer --dir %s --bootstrap HOST:PORT\n", c.Dir, c.Dir)
 	return nil
 }
 
@@ -64,18 +65,14 @@ type realmIssue struct {
 	CSR           string        `required:"" name:"csr" type:"path" placeholder:"FILE" help:"The node's request."`
 	Out           string        `required:"" type:"path" placeholder:"FILE" help:"Where to write the credential; an older one is replaced."`
 	Days          float64       `default:"9" help:"Validity in days."`
+	Share         bool          `default:"true" negatable:"" help:"A consumer may hand its groups' keys to their other members, if it asks to."`
 	DataNotBefore time.Duration `help:"The node gets no data older than this before now; 0 is no such limit."`
 }
 
 func (c *realmIssue) Run() error {
-	raw, err := os.ReadFile(filepath.Join(c.Dir, issuerFile))
+	issuer, err := readIssuer(c.Dir)
 	if err != nil {
-		return fmt.Errorf("realm: %w\nhint: wasm-e2ee realm init --dir %s", err, c.Dir)
-	}
-	issuer, err := keyring.ParseIssuer(raw)
-	clear(raw)
-	if err != nil {
-		return fmt.Errorf("%s: %w", issuerFile, err)
+		return err
 	}
 	defer issuer.Wipe()
 	request, err := os.ReadFile(c.CSR)
@@ -94,7 +91,12 @@ func (c *realmIssue) Run() error {
 	if c.DataNotBefore > 0 {
 		v.DataNotBefore = now.Add(-c.DataNotBefore)
 	}
-	credential, err := issuer.Issue(rand.Reader, request, nil, v)
+	var grant *keyring.Attributes // what it asks for
+	if !c.Share {
+		grant = &keyring.Attributes{Roles: csr.Roles &^ wire.RoleShare, Topics: csr.Topics, Groups: csr.Groups, OfflineAllow: time.Duration(csr.OfflineAllow) * time.Second}
+		csr.Roles = grant.Roles
+	}
+	credential, err := issuer.Issue(rand.Reader, request, grant, v)
 	if err != nil {
 		return err
 	}
@@ -105,6 +107,20 @@ func (c *realmIssue) Run() error {
 		wire.NodeIDOf(csr.Subject), csr.Roles, patterns(csr.Topics), patterns(csr.Groups),
 		v.NotAfter.Format(time.RFC3339), c.Out)
 	return nil
+}
+
+// readIssuer reads the issuer's key from a realm's directory. It is the caller's to wipe.
+func readIssuer(dir string) (*keyring.Issuer, error) {
+	raw, err := os.ReadFile(filepath.Join(dir, issuerFile))
+	if err != nil {
+		return nil, fmt.Errorf("realm: %w\nhint: wasm-e2ee realm init --dir %s", err, dir)
+	}
+	defer clear(raw)
+	issuer, err := keyring.ParseIssuer(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", issuerFile, err)
+	}
+	return issuer, nil
 }
 
 // patterns lists patterns as people write them.

@@ -35,14 +35,9 @@ func (c *realmRevoke) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	raw, err := os.ReadFile(filepath.Join(c.Dir, issuerFile))
+	issuer, err := readIssuer(c.Dir)
 	if err != nil {
-		return fmt.Errorf("realm: %w\nhint: wasm-e2ee realm init --dir %s", err, c.Dir)
-	}
-	issuer, err := keyring.ParseIssuer(raw)
-	clear(raw)
-	if err != nil {
-		return fmt.Errorf("%s: %w", issuerFile, err)
+		return err
 	}
 	defer issuer.Wipe()
 	log, err := agent.OpenRosterLog(ctx, kafka, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
