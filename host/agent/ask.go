@@ -21,6 +21,7 @@ const (
 	askSpacer    = time.Second            // from one request of this node to the next
 	askRetry     = time.Second            // from a question that failed to the next
 	maxAskGroups = 4                      // requests for the same kids, one for each group
+	maxPeerLooks = 64                     // groups whose peers are looked for, where a prefix covers more
 	maxAsked     = 1 << 16                // kids that are remembered
 )
 
@@ -172,6 +173,7 @@ func (a *Agent) inquire(kids map[abi.Kid]string) {
 	ctx, cancel := context.WithTimeout(a.ctx, requestTimeout)
 	defer cancel()
 	groups, err := a.groupNames(ctx)
+	groups = groups[:min(len(groups), maxPeerLooks)]
 	if err != nil {
 		a.warn("peers cannot be asked for keys", err)
 		a.inquiry.sent(list, false, err)

@@ -154,7 +154,14 @@ func (c *Consumer) Unreadable(topic string, kid abi.Kid, committed bool) error {
 		return fmt.Errorf("topic %s, kid %x: %w: %s\nhint: %s", topic, kid, s, why, hint)
 	}
 	m, ok := c.missing[kid]
+	x, held := c.state.secrets[kid]
 	_, gone := c.state.erased[kid]
+	switch {
+	case held && x.topic != topic:
+		m, ok = missing{topic: x.topic}, true
+	case held: // and due to go
+		gone = true
+	}
 	switch {
 	case gone || ok && m.topic == "":
 		return fail(abi.StatusErased, "as configured, after its groups had read it or at the hard cap", "begin at a later offset, or keep keys for longer with policy.replay")

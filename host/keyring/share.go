@@ -116,7 +116,7 @@ func (c *Consumer) openShare(k *wire.KeyShare, kid abi.Kid, offset int64, r *Ros
 		return false, err
 	}
 	if want := k.Commit(); subtle.ConstantTimeCompare(commit[:], want[:]) != 1 {
-		return false, fmt.Errorf("topic %s: the secret is not the one that the producer committed to: %w", x.topic, ErrUnauthentic)
+		return false, fmt.Errorf("topic %s: the secret is not the one that the producer committed to: %w: %w", x.topic, ErrConflict, ErrUnauthentic)
 	}
 	if err := c.keep(x); err != nil {
 		return false, err
