@@ -90,3 +90,36 @@ func TestInstanceInAnUnknownStateIsDiscarded(t *testing.T) {
 		}
 	}
 }
+
+// A trapping function of a module never returns.
+type trapping struct{ api.Function }
+
+func (trapping) CallWithStack(context.Context, []uint64) error { return errors.New("trapped") }
+
+func TestCountersDoNotGoBackWithAnInstanceThatTrapped(t *testing.T) {
+	e := newEngine(t, newTestKeys(t), 1)
+	for range 2 {
+		if _, err := e.Seal(t.Context(), "orders", 0, batch([]byte("v"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if c := e.Counters(); c[abi.CounterSealedBatches] != 2 || c[abi.CounterLeases] != 1 {
+		t.Fatalf("counted %v", c)
+	}
+	in := e.slots[0].instance
+	for _, fn := range []string{abi.FuncSealBatch, abi.FuncCounters} {
+		in.fns[fn] = trapping{in.fns[fn]}
+	}
+	if _, err := e.Seal(t.Context(), "orders", 0, batch([]byte("v"))); !errors.Is(err, abi.StatusInternal) {
+		t.Fatalf("sealed by an instance that trapped: %v", err)
+	}
+	if c := e.Counters(); c[abi.CounterSealedBatches] != 2 || c[abi.CounterLeases] != 0 {
+		t.Errorf("afterwards %v", c)
+	}
+	if _, err := e.Seal(t.Context(), "orders", 0, batch([]byte("v"))); err != nil {
+		t.Fatal(err)
+	}
+	if c := e.Counters(); c[abi.CounterSealedBatches] != 3 || c[abi.CounterLeases] != 1 {
+		t.Errorf("with the next instance %v", c)
+	}
+}

@@ -64,17 +64,14 @@ type Engine struct {
 	idle   chan *slot
 	skips  skipper
 	erased atomic.Uint64 // counts calls of Erase: a key fetched before one is not installed after it
-
-	discarded struct {
-		sync.Mutex
-		counters [abi.NumCounters]uint64 // what instances that are gone had counted
-	}
 }
 
 // A slot holds one instance, or none between a trap and the next use.
 type slot struct {
 	mu sync.Mutex
 	*instance
+	last [abi.NumCounters]uint64 // what the instance said when it was last asked
+	gone [abi.NumCounters]uint64 // what those before it had counted
 }
 
 // New compiles the module, checks that it exports what SPEC.md §3 asks for, and starts its
@@ -247,18 +244,15 @@ func (e *Engine) Erase(kids ...abi.Kid) {
 	}
 }
 
-// Counters returns the sums over all instances, those that are gone included.
+// Counters returns the sums over all instances, those that are gone included. But for leases
+// and roots held, they never go back.
 func (e *Engine) Counters() [abi.NumCounters]uint64 {
-	e.discarded.Lock()
-	sum := e.discarded.counters
-	e.discarded.Unlock()
+	var sum [abi.NumCounters]uint64
 	for _, s := range e.slots {
 		s.mu.Lock()
-		if s.instance != nil {
-			if counters, err := s.counters(context.Background()); err == nil {
-				addCounters(&sum, counters)
-			}
-		}
+		s.count(context.Background())
+		addCounters(&sum, s.gone)
+		addCounters(&sum, s.last)
 		s.mu.Unlock()
 	}
 	return sum
@@ -313,14 +307,23 @@ func (e *Engine) release(ctx context.Context, s *slot, err error) {
 }
 
 func (e *Engine) discard(ctx context.Context, s *slot) {
-	if counters, err := s.counters(ctx); err == nil {
-		counters[abi.CounterLeases], counters[abi.CounterRoots] = 0, 0 // held no more
-		e.discarded.Lock()
-		addCounters(&e.discarded.counters, counters)
-		e.discarded.Unlock()
-	}
+	s.count(ctx)
+	s.last[abi.CounterLeases], s.last[abi.CounterRoots] = 0, 0 // held no more
+	addCounters(&s.gone, s.last)
+	s.last = [abi.NumCounters]uint64{}
 	s.close(ctx)
 	s.instance = nil
+}
+
+// count asks the instance, if there is one. One that has trapped may not answer: what it said
+// before stands, so that a sum never goes back. The caller holds s.mu.
+func (s *slot) count(ctx context.Context) {
+	if s.instance == nil {
+		return
+	}
+	if counters, err := s.counters(ctx); err == nil {
+		s.last = counters
+	}
 }
 
 func addCounters(sum *[abi.NumCounters]uint64, more [abi.NumCounters]uint64) {
