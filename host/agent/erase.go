@@ -76,6 +76,7 @@ func (a *Agent) progress() {
 	if len(topics) == 0 {
 		return
 	}
+	a.noteRetention(ctx, topics) // of epochs whose ends an earlier process noted, too
 	if err := a.noteProgress(ctx, topics); err != nil {
 		a.warn("roots stay until group offsets can be read", a.refusedOr(err))
 	}

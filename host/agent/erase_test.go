@@ -295,6 +295,26 @@ func TestRetentionShortensTheHardCap(t *testing.T) {
 	eventually(t, "erased", func() bool { return consumer.hasErased(l.Kid) })
 }
 
+func TestRetentionShortensTheHardCapAfterARestart(t *testing.T) {
+	w := newWorld(t)
+	if err := w.c.CreateTopic("short", 1, map[string]string{"retention.ms": "4000"}); err != nil {
+		t.Fatal(err)
+	}
+	short := []string{"short"}
+	state := w.enrol(wire.RoleConsume, short, nil)
+	consumer := w.start(state, brief).ready()
+	producer := w.start(w.enrol(wire.RoleProduce, short, nil), brief).ready()
+	consumer.opens(producer.lease("short"))
+	producer.stop()
+	eventually(t, "end offsets noted", func() bool { // from then on nothing asks for them
+		held := consumer.Snapshot().Held
+		return len(held) == 1 && held[0].EndsNoted
+	})
+	consumer.stop()
+	again := w.start(state, brief).ready()
+	eventually(t, "erased", func() bool { return len(again.Snapshot().Held) == 0 })
+}
+
 func TestRestartKeepsRootsAndResurrectsNone(t *testing.T) {
 	w := newWorld(t)
 	state := w.enrol(wire.RoleConsume, orders, billing)

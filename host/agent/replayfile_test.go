@@ -117,6 +117,32 @@ func TestDamagedReplayFileIsNoticedAndBelievedNowhere(t *testing.T) {
 	}
 }
 
+// What can be read can be written, and is read as the same again.
+func FuzzReplayFile(f *testing.F) {
+	g := newReplayGuard(maxReplayEntries)
+	for i := range int64(3) {
+		if _, _, err := g.first(abi.Kid{byte(i)}, 1<<24-1, int32(i), i<<50, held); err != nil {
+			f.Fatal(err)
+		}
+	}
+	_, entries, _ := g.take(true, 0)
+	whole, _ := appendCheck(append([]byte(replayHeader), entries...), 0)
+	f.Add(whole)
+	f.Add(whole[:len(whole)-1])
+	f.Add([]byte(replayHeader))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		from := parseReplays(b)
+		g := newReplayGuard(maxReplayEntries)
+		g.restore(from, held)
+		_, entries, _ := g.take(true, 0)
+		whole, _ := appendCheck(append([]byte(replayHeader), entries...), 0)
+		again := parseReplays(whole)
+		if again.damaged || !reflect.DeepEqual(again.batches, from.batches) {
+			t.Errorf("%x reads as %+v, and written as %+v", b, from, again)
+		}
+	})
+}
+
 func TestReplayFileIsWrittenAnewWithoutWhatIsErased(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.replay")
 	file, g, _ := replayFileAt(t, path)
