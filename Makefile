@@ -5,6 +5,7 @@
 # make traffic  what the exchange of keys costs, for fleets of several sizes
 # make adversary  LEAKS nodes leaked, and builds that forget to erase, which must be caught
 # make adversary-broker  SEEDS sequences of what a malicious broker can do
+# make adversary-ledger  every key that LEDGERS fleets seal with, through crashes
 # make rolling  groups that rebalance and sidecars that restart, for DURATION each
 #
 # Nothing but Go is needed for build, demo and bench. The tests also want Python 3 with pip,
@@ -15,6 +16,7 @@ FUZZTIME ?= 30s
 LEAKS    ?= 1000
 SEED     ?= 1
 SEEDS    ?= 50
+LEDGERS  ?= 100
 DURATION ?= 10m
 BUILD    := build
 
@@ -24,7 +26,7 @@ export GOEXPERIMENT := runtimesecret
 # The artifact is reproducible bit for bit: no paths, no build id, no VCS stamp.
 WASM_FLAGS := -buildmode=c-shared -trimpath -buildvcs=false -ldflags='-s -w -buildid='
 
-.PHONY: all build demo mutant test unit e2e bench fuzz adversary adversary-broker rolling traffic vet clean
+.PHONY: all build demo mutant test unit e2e bench fuzz adversary adversary-broker adversary-ledger rolling traffic vet clean
 all: build
 
 # Go's own build cache decides what is stale.
@@ -82,6 +84,10 @@ adversary-broker:
 # Rebalancing and rolling restarts on real Kafka, at length. What fails names its seed.
 rolling: build deps-kafka
 	ROLLING_DURATION=$(DURATION) ROLLING_SEED=$(SEED) $(GO) test -count=1 -v -timeout 0 -run '^(TestNothingIsLostWhile|TestSidecarsRestart)' ./tests/e2e
+
+# That no key seals twice, in LEDGERS fleets, and half as many rounds of killed processes (V-5).
+adversary-ledger:
+	ADVERSARY_SEED=$(SEED) ADVERSARY_LEDGERS=$(LEDGERS) $(GO) test -count=1 -v -timeout 60m ./tests/adversary/ledger
 
 clean:
 	rm -rf $(BUILD)

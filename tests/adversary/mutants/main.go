@@ -1,6 +1,7 @@
-// Command mutants shows that the leak oracle can fail (PROTOCOL.md §4, V-2): it runs the
-// oracle against builds in which one erasure is switched off, and wants each to be red, and
-// against the tree as it is, which must be green.
+// Command mutants shows that the leak oracle and the nonce ledger can fail (PROTOCOL.md §4,
+// V-2 and V-5): it runs the oracle against builds in which one erasure is switched off, the
+// ledger against builds that use a key twice, and wants each to be red, and both against the
+// tree as it is, which must be green.
 package main
 
 import (
@@ -13,36 +14,53 @@ import (
 	"github.com/wasm-e2ee/wasm-e2ee/tests/artifact"
 )
 
+// A judge is a test, and what it says of what should not be. That a mutant does not compile
+// proves nothing.
+type judge struct {
+	test, folder string
+	red          *regexp.Regexp
+	flags        bool // takes a seed and a number of leaks
+}
+
+var (
+	oracle = &judge{"^TestALeakOpensWhatTheClaimsSay$", "./tests/adversary", regexp.MustCompile(`leak of the .* opens, and must not: \d+ values`), true}
+	ledger = &judge{"^TestNoKeySealsTwiceThroughCrashes$", "./tests/adversary/ledger", regexp.MustCompile(`used again: kid .*`), false}
+)
+
 // A mutant forgets to forget.
 type mutant struct {
+	*judge
 	name  string
 	edits []artifact.Edit
 }
 
 var mutants = []mutant{
-	{"none", nil},
-	{"prekey: a superseded one is kept", []artifact.Edit{
+	{oracle, "none", nil},
+	{oracle, "prekey: a superseded one is kept", []artifact.Edit{
 		{File: "host/keyring/prekey.go", Old: "if p.mark >= 0 && c.state.grantsNext >= p.mark {", New: "if false {"},
 	}},
-	{"es: the producer keeps it with the epoch", []artifact.Edit{
+	{oracle, "es: the producer keeps it with the epoch", []artifact.Edit{
 		{File: "host/keyring/producer.go", Old: "	stack      ratchet.Stack\n", New: "	stack      ratchet.Stack\n	es         secretKey\n"},
 		{File: "host/keyring/draft.go", Old: "e := &epoch{topic: topic,", New: "e := &epoch{es: *es, topic: topic,"},
 	}},
-	{"ts: a consumer keeps it after every group is past", []artifact.Edit{
+	{oracle, "ts: a consumer keeps it after every group is past", []artifact.Edit{
 		{File: "host/keyring/erase.go", Old: "if !x.expired(c, at) && c.state.node.covers(wire.RoleConsume, x.topic) == nil {", New: "if true {"},
 	}},
-	{"ts: the producer keeps it with the epoch", []artifact.Edit{
+	{oracle, "ts: the producer keeps it with the epoch", []artifact.Edit{
 		{File: "host/keyring/producer.go", Old: "	stack      ratchet.Stack\n", New: "	stack      ratchet.Stack\n	ts         secretKey\n"},
 		{File: "host/keyring/draft.go", Old: "e := &epoch{topic: topic,", New: "e := &epoch{ts: ts, topic: topic,"},
 	}},
-	{"leaf: what was handed out stays on the stack", []artifact.Edit{
+	{oracle, "leaf: what was handed out stays on the stack", []artifact.Edit{
 		{File: "module/ratchet/stack.go", Old: "s.subtrees[s.n] = subtree{}", New: "_ = s.subtrees[s.n]"},
 	}},
+	{ledger, "none", nil},
+	{ledger, "lease: the subtree that was cut stays on the stack", []artifact.Edit{
+		{File: "host/keyring/producer.go", Old: "e.stack.Cut(leaseLevel,", New: "(&[]ratchet.Stack{e.stack}[0]).Cut(leaseLevel,"},
+	}},
+	{ledger, "leaf: the one that was taken stays on the stack", []artifact.Edit{
+		{File: "module/filter/keys.go", Old: "l.stack.Take(&f.leaf)", New: "(&[]ratchet.Stack{l.stack}[0]).Take(&f.leaf)"},
+	}},
 }
-
-// red is what the oracle says of a key that should be gone. That a mutant does not compile
-// proves nothing.
-var red = regexp.MustCompile(`leak of the .* opens, and must not: \d+ values`)
 
 func main() {
 	seed := flag.Uint64("seed", 1, "seed of the fleet")
@@ -57,7 +75,7 @@ func main() {
 		}
 		switch {
 		case said == "" && len(m.edits) == 0:
-			fmt.Println("green, as it must be: nothing switched off")
+			fmt.Println("green, as it must be: nothing switched off,", m.folder)
 		case said == "":
 			failed = true
 			fmt.Printf("GREEN, and must be red: %s\n", m.name)
@@ -73,7 +91,7 @@ func main() {
 	}
 }
 
-// run returns the first of what the oracle says, empty where it passes. An error is a
+// run returns the first of what the judge says, empty where it passes. An error is a
 // failure of another kind.
 func (m mutant) run(seed uint64, leaks int) (string, error) {
 	dir, err := os.MkdirTemp("", "e2ee-mutants-")
@@ -85,14 +103,17 @@ func (m mutant) run(seed uint64, leaks int) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.Command("go", "test", "-count=1", "-vet=off", "-overlay="+overlay, "-run=^TestALeakOpensWhatTheClaimsSay$", "./tests/adversary",
-		fmt.Sprint("-adversary.seed=", seed), fmt.Sprint("-adversary.leaks=", leaks))
+	cmd := exec.Command("go", "test", "-count=1", "-vet=off", "-overlay="+overlay, "-run="+m.test, m.folder)
+	if m.flags {
+		cmd.Args = append(cmd.Args, fmt.Sprint("-adversary.seed=", seed), fmt.Sprint("-adversary.leaks=", leaks))
+	}
+	cmd.Env = append(os.Environ(), fmt.Sprint("ADVERSARY_SEED=", seed))
 	cmd.Dir = artifact.Root()
 	out, err := cmd.CombinedOutput()
 	if err == nil {
 		return "", nil
 	}
-	if said := red.Find(out); said != nil {
+	if said := m.red.Find(out); said != nil {
 		return string(said), nil
 	}
 	return "", fmt.Errorf("%s: %w\n%s", m.name, err, out)
