@@ -13,6 +13,7 @@ import (
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
 	"github.com/wasm-e2ee/wasm-e2ee/host/agent"
+	hostissuer "github.com/wasm-e2ee/wasm-e2ee/host/issuer"
 	"github.com/wasm-e2ee/wasm-e2ee/host/keyring"
 )
 
@@ -48,11 +49,21 @@ func (c *realmRevoke) Run(ctx context.Context) error {
 
 	roster := issuer.Roster(keyring.DefaultTiming())
 	var revoked []*wire.Credential
-	next := func() (*wire.AuthorityState, error) {
+	// The book remembers the newest state: what the roster serves may be older.
+	next := func() (state *wire.AuthorityState, err error) {
 		if revoked = match(roster, node, serial); len(revoked) == 0 && serial == nil {
 			return nil, errors.New("no credential of this node on the roster\nhint: the sidecar logs its node id at start; name a credential that is not there yet with --serial")
 		}
-		return c.sign(issuer, roster, revoked, serial)
+		saved := hostissuer.Update(ctx, filepath.Join(c.Dir, hostissuer.BookFile), func(b *keyring.Book) {
+			prev := roster.Authority()
+			if held := b.Authority(); held != nil && (prev == nil || held.Seq > prev.Seq) {
+				prev = held
+			}
+			if state, err = c.sign(issuer, prev, revoked, serial); err == nil {
+				b.NoteAuthority(state)
+			}
+		})
+		return state, errors.Join(err, saved)
 	}
 	state, err := agent.WriteAuthority(ctx, log, roster, next, func(key, value []byte) error { return roster.Apply(key, value, time.Now()) })
 	if err != nil {
@@ -98,8 +109,8 @@ func match(roster *keyring.Roster, node, serial []byte) []*wire.Credential {
 	return out
 }
 
-// sign makes the next state. An issuer's certificate is revoked by the root.
-func (c *realmRevoke) sign(issuer *keyring.Issuer, roster *keyring.Roster, revoked []*wire.Credential, serial []byte) (*wire.AuthorityState, error) {
+// sign makes the state after prev. An issuer's certificate is revoked by the root.
+func (c *realmRevoke) sign(issuer *keyring.Issuer, prev *wire.AuthorityState, revoked []*wire.Credential, serial []byte) (*wire.AuthorityState, error) {
 	now := time.Now()
 	at := uint64(now.Add(-c.Ago).UnixMilli())
 	var list []wire.Revocation
@@ -112,7 +123,7 @@ func (c *realmRevoke) sign(issuer *keyring.Issuer, roster *keyring.Roster, revok
 		byRoot = byRoot || cred.Roles.Has(wire.RoleIssuer)
 	}
 	if !byRoot {
-		return issuer.NextState(roster.Authority(), list, now, c.Valid)
+		return issuer.NextState(prev, list, now, c.Valid)
 	}
 	raw, err := os.ReadFile(filepath.Join(c.Dir, rootFile))
 	if err != nil {
@@ -124,5 +135,5 @@ func (c *realmRevoke) sign(issuer *keyring.Issuer, roster *keyring.Roster, revok
 		return nil, fmt.Errorf("%s: %w", rootFile, err)
 	}
 	defer root.Wipe()
-	return root.NextState(roster.Authority(), list, now, c.Valid)
+	return root.NextState(prev, list, now, c.Valid)
 }

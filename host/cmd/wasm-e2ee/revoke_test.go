@@ -55,6 +55,15 @@ func TestRevokedNodeIsGrantedNothingMore(t *testing.T) {
 	if out := must(t, dir, revoke+" --ago 1h --serial "+serial); !strings.Contains(out, serial) || !strings.Contains(out, "authority state 2: 2 revoked in all") {
 		t.Errorf("a credential that is not there yet:\n%s", out)
 	}
+	// A cluster that lost the roster takes nothing back: the realm's directory remembers.
+	emptied, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer emptied.Close()
+	if out := must(t, dir, "realm revoke --dir realm --bootstrap "+emptied.ListenAddrs()[0]+" --serial "+strings.Repeat("0b", 16)); !strings.Contains(out, "authority state 3: 3 revoked in all") {
+		t.Errorf("on an empty roster:\n%s", out)
+	}
 	for args, want := range map[string]string{
 		" --node " + serial: "no credential of this node",
 		" --node x":         "32 hexadecimal digits",
@@ -76,7 +85,7 @@ func TestRevokedNodeIsGrantedNothingMore(t *testing.T) {
 	if err := os.Rename(root+".safe", root); err != nil {
 		t.Fatal(err)
 	}
-	if out := must(t, dir, revoke+" --node "+issuer); !strings.Contains(out, "authority state 3: 3 revoked in all") {
+	if out := must(t, dir, revoke+" --node "+issuer); !strings.Contains(out, "authority state 4: 4 revoked in all") {
 		t.Errorf("an issuer:\n%s", out)
 	}
 	if code, _, errs := invoke(t, dir, strings.Fields(revoke+" --serial "+serial)...); code == 0 || !strings.Contains(errs, "root key") {
