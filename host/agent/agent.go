@@ -67,6 +67,7 @@ type Agent struct {
 
 	ctx    context.Context // ends when the agent shuts down, with abi.StatusShuttingDown
 	cancel context.CancelCauseFunc
+	joined chan struct{} // closed once the roster was read and this node can be granted keys
 	ready  chan struct{}
 	closed sync.Once
 	clock  func() time.Time
@@ -119,7 +120,7 @@ func Open(ctx context.Context, cfg Config) (*Agent, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &Agent{cfg: cfg, log: cfg.Log, clock: time.Now, ready: make(chan struct{}), requests: make(chan *kgo.Record, maxRequests), rotate: make(chan struct{}, 1), awaited: make(map[string]*readBack), retention: make(map[string]time.Time), replays: newReplayGuard(maxReplayEntries)}
+	a := &Agent{cfg: cfg, log: cfg.Log, clock: time.Now, joined: make(chan struct{}), ready: make(chan struct{}), requests: make(chan *kgo.Record, maxRequests), rotate: make(chan struct{}, 1), awaited: make(map[string]*readBack), retention: make(map[string]time.Time), replays: newReplayGuard(maxReplayEntries)}
 	a.ctx, a.cancel = context.WithCancelCause(context.Background())
 	if err := a.open(ctx); err != nil {
 		a.Close()
@@ -289,7 +290,9 @@ func (a *Agent) Close() (err error) {
 }
 
 // Ready is closed once the roster has been read to its end and, for a consumer, its first
-// prekey of this run is acknowledged: from then on grants can reach it.
+// prekey of this run is acknowledged: from then on grants can reach it. A consumer that came
+// after grants that are still live has also had a moment to get their keys from its peers, so
+// that those may be stopped next.
 func (a *Agent) Ready() <-chan struct{} { return a.ready }
 
 func (a *Agent) isReady() bool {

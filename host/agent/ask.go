@@ -20,6 +20,7 @@ const (
 	askGather    = 100 * time.Millisecond // fetches that start together share a request
 	askSpacer    = time.Second            // from one request of this node to the next
 	askRetry     = time.Second            // from a question that failed to the next
+	shareQuiet   = 3 * time.Second        // after which a start waits for no more shares
 	maxAskGroups = 4                      // requests for the same kids, one for each group
 	maxPeerLooks = 64                     // groups whose peers are looked for, where a prefix covers more
 	maxAsked     = 1 << 16                // kids that are remembered
@@ -33,6 +34,7 @@ type inquiry struct {
 	queue   []abi.Kid     // those with a zero at
 	wake    chan struct{} // holds one token while there is a queue
 	changed chan struct{} // closed and replaced when a question was sent, or failed
+	last    time.Time     // when a request was last made; the inquiring loop's own
 }
 
 // An asked is what became of the question for one kid.
@@ -145,13 +147,16 @@ func (q *inquiry) lately(kid abi.Kid) bool {
 // the newest of what is lacking: a peer that is up now may not be when it is fetched.
 func (a *Agent) inquiring() {
 	select {
-	case <-a.ready: // peers know this node's prekey by now
+	case <-a.joined: // peers know this node's prekey by now
 	case <-a.ctx.Done():
 		return
 	}
+	ready := sync.OnceFunc(func() { close(a.ready) })
+	defer time.AfterFunc(lateness, ready).Stop()
 	if err := a.grantsLog.catchUp(a.ctx); err == nil {
-		a.inquire(nil)
+		a.awaitShares(a.inquire(nil))
 	}
+	ready()
 	wake := a.inquiry.waked()
 	for {
 		select {
@@ -166,9 +171,34 @@ func (a *Agent) inquiring() {
 	}
 }
 
+// awaitShares returns when none of kids is missing any more, or nothing has come for a while.
+func (a *Agent) awaitShares(kids []abi.Kid) {
+	late := time.After(lateness)
+	for a.ctx.Err() == nil {
+		moved := a.grantsLog.movement()
+		a.mu.Lock()
+		done := !slices.ContainsFunc(kids, func(kid abi.Kid) bool { return a.consumer.Missing(kid) != "" })
+		a.mu.Unlock()
+		if done {
+			return
+		}
+		quiet := time.NewTimer(shareQuiet)
+		select {
+		case <-moved:
+		case <-quiet.C:
+			return
+		case <-late:
+			return
+		case <-a.ctx.Done():
+		}
+		quiet.Stop()
+	}
+}
+
 // inquire asks for kids, by topic, and what goes with them in one request for each group
-// that has a peer; without kids, for the newest that are missing.
-func (a *Agent) inquire(kids map[abi.Kid]string) {
+// that has a peer; without kids, for the newest that are missing. It returns what it asked
+// for.
+func (a *Agent) inquire(kids map[abi.Kid]string) []abi.Kid {
 	list := slices.Collect(maps.Keys(kids))
 	ctx, cancel := context.WithTimeout(a.ctx, requestTimeout)
 	defer cancel()
@@ -177,7 +207,7 @@ func (a *Agent) inquire(kids map[abi.Kid]string) {
 	if err != nil {
 		a.warn("peers cannot be asked for keys", err)
 		a.inquiry.sent(list, false, err)
-		return
+		return nil
 	}
 	at := a.now()
 	a.mu.Lock()
@@ -214,10 +244,12 @@ func (a *Agent) inquire(kids map[abi.Kid]string) {
 		a.inquiry.sent(alone, true, nil)
 	}
 	if len(list) == 0 {
-		return
+		return nil
 	}
 	groups = slices.DeleteFunc(groups, func(g string) bool { return !with[g] })
 	for i, group := range groups[:min(len(groups), maxAskGroups)] {
+		a.pause(time.Until(a.inquiry.last.Add(askSpacer)))
+		a.inquiry.last = time.Now()
 		err = a.request(ctx, group, list)
 		if err != nil {
 			a.warn("peers cannot be asked for keys", a.refusedOr(err), "group", group)
@@ -227,11 +259,11 @@ func (a *Agent) inquire(kids map[abi.Kid]string) {
 		if i == 0 {
 			a.inquiry.sent(list, false, nil)
 		}
-		a.pause(askSpacer)
 	}
 	if err != nil {
 		a.inquiry.sent(list, false, err)
 	}
+	return list
 }
 
 func (a *Agent) request(ctx context.Context, group string, kids []abi.Kid) error {

@@ -177,7 +177,7 @@ func (a *Agent) fly(f *flight) {
 	defer cancel()
 	// A consumer that reads a grant before its producer's credential drops it for good.
 	select {
-	case <-a.ready:
+	case <-a.joined:
 	case <-ctx.Done():
 		fail(topics, fmt.Errorf("%w: this node's credential is not on the roster yet\nhint: the log says what keeps it from writing to topic %s", abi.StatusUnavailable, rosterTopic))
 		return

@@ -90,7 +90,10 @@ func (a *Agent) publishing(period time.Duration) {
 		if err == nil && !ready {
 			if err = a.rosterLog.catchUp(a.ctx); err == nil {
 				ready = true
-				close(a.ready)
+				close(a.joined)
+				if !a.node.HasRole(wire.RoleConsume) {
+					close(a.ready)
+				} // else inquiring does
 				a.log.Info("roster read, keys can be exchanged", "node", a.node.ID())
 			}
 		}

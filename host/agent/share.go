@@ -39,7 +39,7 @@ func (a *Agent) enqueue(rec *kgo.Record) {
 // sharing answers the requests of peers (PROTOCOL.md §2.10).
 func (a *Agent) sharing() {
 	select {
-	case <-a.ready: // the roster was read: who asks, and with which prekey, is known
+	case <-a.joined: // the roster was read: who asks, and with which prekey, is known
 	case <-a.ctx.Done():
 		return
 	}

@@ -72,8 +72,8 @@ func TestMemberThatLostItsDiskReadsOnThroughAPeer(t *testing.T) {
 
 	state := w.enrol(member, orders, billing)
 	again := w.start(state, slow).ready()
+	peer.stop() // whoever is ready has what it lacked: the next one may restart
 	again.opens(l)
-	peer.stop()
 	again.stop()
 	w.start(state, slow).ready()
 	w.start(w.enrol(member, orders, billing), slow).ready().opens(l)
