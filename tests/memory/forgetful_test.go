@@ -50,6 +50,7 @@ func TestABuildThatWipesNothingIsFound(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	p := newPair(t, newWorld(t, module), binary)
+	p.finish()
 	p.stateIsClean()
 	s := p.everything()
 	found := counted(p.consumer.scan(s))
