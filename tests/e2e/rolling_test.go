@@ -5,10 +5,15 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/wasm-e2ee/wasm-e2ee/abi"
 )
 
 // A host is a machine of a rolling restart: a state file, an address that stays, and the
@@ -76,6 +81,7 @@ func stableAddress(t *testing.T) string {
 
 // A fleet is five hosts with a member of two groups each, and a producer's host.
 type fleet struct {
+	realm   realm
 	flow    *numbered
 	groups  []*group
 	want    role // of every consumer
@@ -92,11 +98,11 @@ func startFleet(t *testing.T, prefix string, want role, seed uint64) *fleet {
 	f.groups = bothProtocols(t, b.Bootstrap, f.flow.topic)
 	f.want = want
 	f.want.consume, f.want.groups = f.flow.topic, []string{f.groups[0].name, f.groups[1].name}
-	r := newRealm(t)
+	f.realm = newRealm(t)
 	for range 5 {
-		f.hosts = append(f.hosts, startHost(t, b.Bootstrap, r.enroll(t, f.want), shortKeys))
+		f.hosts = append(f.hosts, startHost(t, b.Bootstrap, f.realm.enroll(t, f.want), shortKeys))
 	}
-	f.writer = startHost(t, b.Bootstrap, r.enroll(t, role{produce: f.flow.topic}), shortKeys)
+	f.writer = startHost(t, b.Bootstrap, f.realm.enroll(t, role{produce: f.flow.topic}), shortKeys)
 	for _, g := range f.groups {
 		for _, h := range f.hosts {
 			m := &member{group: g, flow: f.flow, bootstrap: h.addr}
@@ -155,7 +161,7 @@ func TestSidecarsRestartOneAfterTheOtherOnTheirDisks(t *testing.T) {
 		away := time.Now()
 		restartAll()
 		// Erased would by now be what was sealed as the groups left, had they read it.
-		time.Sleep(time.Until(away.Add(18 * time.Second)))
+		time.Sleep(time.Until(away.Add(15 * time.Second)))
 		f.joinAll(t)
 		restartAll()
 	}
@@ -168,4 +174,70 @@ func TestSidecarsRestartOneAfterTheOtherOnTheirDisks(t *testing.T) {
 		poll(t, time.Minute, "erased keys at "+h.addr, func() bool { return strings.Count(h.log(), `msg="root erased"`) > 2 })
 	}
 	expectErased(t, f.hosts[0].sidecar, f.flow.topic)
+}
+
+// replace starts a consumer's sidecar, which was stopped, without its disk: another node, in
+// the same groups.
+func (f *fleet) replace(t *testing.T, h *host) {
+	t.Helper()
+	if err := os.Remove(h.state); err != nil {
+		t.Fatal(err)
+	}
+	h.state = f.realm.enroll(t, f.want)
+	h.start(t)
+}
+
+// Every consumer's sidecar restarts without its disk, one after the other, while both groups
+// have read nothing for longer than a new member is wrapped for: what they left, and what
+// comes before the next epoch, each gets from the members that are still there. No record is
+// lost, and none is unreadable. Where all members lose their disks at once, what the groups had
+// left is gone, and the error says so.
+func TestSidecarsRestartOneAfterTheOtherWithoutTheirDisks(t *testing.T) {
+	length, seed := longRun(t, 0)
+	f := startFleet(t, "diskless", role{share: true}, seed)
+	f.joinAll(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	produced := make(chan error, 1)
+	go func() { produced <- f.flow.produce(ctx, f.writer.addr, 200) }()
+	for begun, once := time.Now(), true; once || time.Since(begun) < length; once = false {
+		time.Sleep(2 * time.Second)
+		leaveAll(f.members)
+		time.Sleep(8 * time.Second) // epochs that no later member is a recipient of
+		order := f.rng.Perm(len(f.hosts))
+		for n, i := range order {
+			if n == 2 {
+				f.joinAll(t)
+			}
+			f.hosts[i].stop(t, f.rng.IntN(2) == 0)
+			f.replace(t, f.hosts[i])
+		}
+	}
+	cancel()
+	if err := <-produced; err != nil {
+		t.Fatalf("producing: %v", err)
+	}
+	f.finish(t)
+	shared := 0
+	for _, h := range f.hosts {
+		shared += strings.Count(h.log(), `msg="root received from a peer"`)
+	}
+	t.Logf("%d keys came from peers", shared)
+	if shared == 0 {
+		t.Error("no key came from a peer: nothing was proven")
+	}
+
+	left, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if err := f.flow.produce(left, f.writer.addr, 200); err != nil {
+		t.Fatalf("producing: %v", err)
+	}
+	for _, h := range f.hosts {
+		h.stop(t, false)
+	}
+	for _, h := range f.hosts {
+		f.replace(t, h)
+	}
+	expectUnreadable(t, f.hosts[0].sidecar, f.flow.topic, []string{abi.StatusUnreadable.String(), "keep two of them up"},
+		append(f.groups[0].opts, kgo.ConsumerGroup(f.groups[0].name))...)
 }

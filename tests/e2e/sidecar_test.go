@@ -87,6 +87,7 @@ func newRealm(t *testing.T) realm {
 type role struct {
 	produce, consume string
 	groups           []string
+	share            bool   // hands its groups' keys to other members
 	days             string // validity; empty: the default
 }
 
@@ -104,6 +105,9 @@ func request(t *testing.T, r role) (state, csr string) {
 	}
 	for _, g := range r.groups {
 		args = append(args, "--group", g)
+	}
+	if r.share {
+		args = append(args, "--share")
 	}
 	mustRun(t, args...)
 	return state, csr
