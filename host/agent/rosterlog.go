@@ -44,8 +44,14 @@ func (l *RosterLog) open(ctx context.Context, kafka []kgo.Opt, log *slog.Logger)
 	if err := ensureTopics(ctx, l.cl, controlTopics(0)[:1], l.need, log); err != nil {
 		return err
 	}
-	l.log, err = newReader(kafka, l.cl, rosterTopic, 0, 0, l.need, log)
-	return err
+	if l.log, err = newReader(kafka, l.cl, rosterTopic, 0, 0, l.need, log); err != nil {
+		return err
+	}
+	l.log.onSetBack = func(read, next int64) {
+		log.Error("a control topic is shorter than what was read of it, or another: reading it again", "alarm", string(AlarmRollback),
+			"topic", rosterTopic, "read", read, "again_from", next, "hint", hintRollback)
+	}
+	return nil
 }
 
 // Run gives the records of the roster, from its start, to apply, until ctx ends. A value that
