@@ -62,9 +62,11 @@ test: vet unit e2e
 bench: build
 	$(GO) run ./tests/bench -o $(BUILD)/bench.json
 
-# Bytes, processor time and memory of the exchange of keys (V-10). A few minutes.
-traffic:
+# Bytes, processor time and memory of the exchange of keys (V-10). A few minutes. And, on real
+# Kafka, what a consumer does first that was away for a day.
+traffic: deps-kafka
 	$(GO) run ./tests/traffic
+	$(GO) run ./tests/traffic -away 24h
 
 fuzz: build
 	@for p in $$($(GO) list ./...); do \

@@ -226,7 +226,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	wg.Go(func() { a.grantsLog.run(a.ctx, a.applyGrant) })
 	wg.Go(a.renewing)
 	wg.Go(func() { a.publishing(scaled(time.Second, t.PrekeyRotation/4)) })
-	wg.Go(func() { a.every(scaled(time.Second, t.Window/4), a.save) })
+	wg.Go(func() { a.saving(scaled(time.Second, t.Window/4)) })
 	wg.Go(func() { a.every(scaled(10*time.Second, t.Window/3), a.watchLogs) })
 	wg.Go(a.watchCredential)
 	wg.Go(func() { a.every(scaled(authorityPeriod, t.Window/4), a.watchAuthority) })

@@ -1,5 +1,7 @@
 package agent
 
+import "time"
+
 // saveAlways writes the state as it is now, whether or not it changed.
 func (a *Agent) saveAlways() error {
 	a.saves.Lock()
@@ -33,8 +35,24 @@ func (a *Agent) saveLocked() error {
 	return nil
 }
 
-// save is what groups the writes for grants: at most one each second, with the reader's
-// offset and what was read in the same file (PROTOCOL.md §2.8.2).
+// saving groups the writes for grants: one each period, with the reader's offset and what
+// was read in the same file (PROTOCOL.md §2.8.2). A file is written as a whole, so that a large
+// one waits longer: a node that comes back after a day has a hundred thousand keys to take, and
+// would do little but write. What an earlier file lacks is read again. Topic secrets that are
+// erased do not wait: tick writes the file itself.
+func (a *Agent) saving(period time.Duration) {
+	const share = 10 // at most a tenth of the time
+	for a.ctx.Err() == nil {
+		begun := time.Now()
+		a.save()
+		select {
+		case <-time.After(max(period, (share-1)*time.Since(begun))):
+		case <-a.ctx.Done():
+		}
+	}
+}
+
+// save writes what has changed.
 func (a *Agent) save() {
 	if err := a.saveChanged(); err != nil && a.quiet.allow(err.Error(), 1) {
 		a.log.Error("the state is not on disk: keys that should be erased stay in the file", "err", err)

@@ -60,16 +60,18 @@ func (c *Consumer) endsDue(x *secret, at uint64) bool {
 // that was asked at asked or later.
 func (c *Consumer) NoteEnds(topic string, ends map[int32]int64, asked time.Time) {
 	at := unixMs(asked)
+	if len(ends) == 0 {
+		return
+	}
+	noted := make(map[int32]int64, len(ends)) // one for all: after a day away they are thousands
+	for p, end := range ends {
+		noted[p] = max(end, 0)
+	}
 	for _, x := range c.state.secrets {
-		if x.topic != topic || len(ends) == 0 || !c.endsDue(x, at) {
-			continue
+		if c.endsDue(x, at) && x.topic == topic {
+			x.endsAt, x.ends = at, noted
+			c.state.version++
 		}
-		x.endsAt = at
-		x.ends = make(map[int32]int64, len(ends))
-		for p, end := range ends {
-			x.ends[p] = max(end, 0)
-		}
-		c.state.version++
 	}
 }
 

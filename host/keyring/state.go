@@ -77,7 +77,7 @@ type secret struct {
 	topic     string
 	firstSeen uint64
 	endsAt    uint64          // when ends was noted
-	ends      map[int32]int64 // E_p by partition
+	ends      map[int32]int64 // E_p by partition; shared with other secrets, never changed
 	pastAt    uint64          // when every group was first found past it
 
 	scans map[int32]scanned // what is known of the records below E_p, in memory only

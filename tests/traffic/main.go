@@ -3,6 +3,8 @@
 // (PROTOCOL.md §5, V-10). The keys, signatures and records are host/keyring's own, in virtual
 // time at the default periods, and a record counts as what Kafka stores for it. A test holds
 // the count against real agents.
+//
+// With -away it measures instead what a consumer does first that was offline for so long.
 package main
 
 import (
@@ -20,8 +22,15 @@ const topics = 20
 
 func main() {
 	hours := flag.Float64("hours", 1, "virtual hours of each fleet")
+	away := flag.Duration("away", 0, "measure instead a consumer that comes back after this time, on a real Kafka")
 	flag.Parse()
-	if err := table(time.Duration(*hours * float64(time.Hour))); err != nil {
+	var err error
+	if *away > 0 {
+		err = catchUp(*away)
+	} else {
+		err = table(time.Duration(*hours * float64(time.Hour)))
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "traffic:", err)
 		os.Exit(1)
 	}
