@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
@@ -21,7 +22,7 @@ type enroll struct {
 	wants
 	connect
 
-	Ticket     string        `arg:"" optional:"" help:"The line that realm ticket printed; - reads it from standard input, where no process list shows it."`
+	Ticket     string        `arg:"" optional:"" help:"The ticket that realm ticket printed: a file that holds it; or -, from standard input; or the line itself, which the process list shows."`
 	State      string        `required:"" type:"path" placeholder:"FILE" help:"The node's state file; made if missing."`
 	CSR        string        `name:"csr" type:"path" placeholder:"FILE" help:"Without a ticket, first step: write a request here."`
 	Credential string        `type:"path" placeholder:"FILE" help:"Without a ticket, second step: take this credential."`
@@ -77,12 +78,9 @@ func withStore(path string, f func(*agent.Store) error) error {
 
 // ask enrols with the ticket.
 func (c *enroll) ask(ctx context.Context) error {
-	line := []byte(c.Ticket)
-	if c.Ticket == "-" {
-		var err error
-		if line, err = bufio.NewReader(io.LimitReader(os.Stdin, 3*wire.MaxTicketSize)).ReadBytes('\n'); err != nil && err != io.EOF {
-			return err
-		}
+	line, err := ticketLine(c.Ticket)
+	if err != nil {
+		return err
 	}
 	ticket, err := keyring.ParseTicket(line)
 	clear(line)
@@ -100,7 +98,15 @@ func (c *enroll) ask(ctx context.Context) error {
 		defer cancel()
 	}
 	return withStore(c.State, func(store *agent.Store) error {
-		if err := agent.Enrol(ctx, kafka, store, ticket, slog.New(slog.NewTextHandler(os.Stderr, nil))); err != nil {
+		log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+		if had, err := store.LoadState(); err == nil {
+			if c := had.Node().Credential(); c != nil {
+				log.Warn("this state has a credential already; the ticket is to give it another one", "node", c.Node,
+					"ends", time.UnixMilli(int64(c.NotAfter)).UTC())
+			}
+			had.Wipe()
+		}
+		if err := agent.Enrol(ctx, kafka, store, ticket, log); err != nil {
 			return err
 		}
 		state, err := store.LoadState()
@@ -111,6 +117,27 @@ func (c *enroll) ask(ctx context.Context) error {
 		enrolledAs(state)
 		return nil
 	})
+}
+
+// ticketLine is the ticket that the argument is or names. The caller clears it.
+func ticketLine(arg string) ([]byte, error) {
+	from := os.Stdin
+	if strings.HasPrefix(arg, keyring.TicketPrefix) {
+		return []byte(arg), nil
+	} else if arg != "-" {
+		f, err := os.Open(arg)
+		if err != nil {
+			return nil, fmt.Errorf("ticket: %w\nhint: name the file that `wasm-e2ee realm ticket --out FILE` wrote, or -, or the whole line that it printed", err)
+		}
+		defer f.Close()
+		from = f
+	}
+	line, err := bufio.NewReader(io.LimitReader(from, 3*wire.MaxTicketSize)).ReadBytes('\n')
+	if err != nil && err != io.EOF {
+		clear(line)
+		return nil, fmt.Errorf("ticket: %w", err)
+	}
+	return line, nil
 }
 
 // request writes a CSR, for a new identity or the one that the state already has.

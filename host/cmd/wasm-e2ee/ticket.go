@@ -18,11 +18,12 @@ type realmTicket struct {
 	wants
 
 	Dir      string        `required:"" type:"path" placeholder:"DIR" help:"The realm's directory. Its issuer may be running."`
+	Out      string        `type:"path" placeholder:"FILE" help:"Write the ticket to this new file, for this user alone, instead of standard output."`
 	Lifetime time.Duration `default:"24h" help:"How long the ticket may wait to be used: at most 24h."`
 	Days     float64       `default:"9" help:"Validity of the credential in days. The node renews it by itself."`
 }
 
-// Run prints the ticket alone on standard output, so that a script can take it.
+// Run writes the ticket alone to its file or to standard output, so that a script can take it.
 func (c *realmTicket) Run(ctx context.Context) error {
 	grant, err := c.attributes()
 	if err != nil {
@@ -45,10 +46,20 @@ func (c *realmTicket) Run(ctx context.Context) error {
 		return err
 	}
 	defer ticket.Wipe()
-	line := keyring.MarshalTicket(ticket)
+	line := append(keyring.MarshalTicket(ticket), '\n')
 	defer clear(line)
-	fmt.Fprintf(os.Stderr, "ticket %s: %s on %s, groups %s, once, until %s\nPRIVATE until it is used: whoever has it first becomes the node\nnext: on the node  wasm-e2ee enroll --state node.state --bootstrap HOST:PORT TICKET\n",
-		ticket.ID, ticket.Roles, patterns(ticket.Topics), patterns(ticket.Groups), now.Add(c.Lifetime).Format(time.RFC3339))
-	_, err = os.Stdout.Write(append(line, '\n'))
-	return err
+	out := "node.ticket"
+	if c.Out == "" {
+		_, err = os.Stdout.Write(line)
+	} else {
+		out = filepath.Base(c.Out)
+		err = writeNew(c.Out, line, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("ticket: %w", err)
+	}
+	fmt.Fprintf(os.Stderr, "ticket %s: %s on %s, groups %s, once, until %s\nPRIVATE until it is used: whoever has it first becomes the node\n"+
+		"next: on the node  wasm-e2ee enroll --state node.state --bootstrap HOST:PORT %s\n",
+		ticket.ID, ticket.Roles, patterns(ticket.Topics), patterns(ticket.Groups), now.Add(c.Lifetime).Format(time.RFC3339), out)
+	return nil
 }

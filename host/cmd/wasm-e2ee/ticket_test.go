@@ -108,7 +108,9 @@ func TestMistakesWithTicketsAreNamed(t *testing.T) {
 		{"enroll --state new.state --produce a " + ticket, exitUsage, "the ticket says"},
 		{"enroll --state new.state " + ticket, exitFailed, "hint: --bootstrap HOST:PORT"},
 		{"enroll --state new.state --bootstrap " + bootstrap + " " + ticket[:60], exitFailed, "hint: copy the whole line"},
-		{"enroll --state new.state --bootstrap " + bootstrap + " realm", exitFailed, "hint: a ticket is the line"},
+		{"enroll --state new.state --bootstrap " + bootstrap + " realm/issuer.book", exitFailed, "hint: a ticket is the line"},
+		{"enroll --state new.state --bootstrap " + bootstrap + " no.ticket", exitFailed, "hint: name the file"},
+		{"realm ticket --dir realm --produce a --out realm/root.key", exitFailed, "never overwritten"},
 	} {
 		code, _, errs := invoke(t, dir, strings.Fields(c.line)...)
 		if code != c.code || !strings.Contains(errs, c.text) {
@@ -117,5 +119,23 @@ func TestMistakesWithTicketsAreNamed(t *testing.T) {
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, "new*")); left != nil {
 		t.Errorf("mistakes left %v", left)
+	}
+}
+
+// TestATicketTravelsInAFileOfItsOwn that only its user reads, and never through the process
+// list.
+func TestATicketTravelsInAFileOfItsOwn(t *testing.T) {
+	dir, bootstrap, _ := ticketed(t)
+	code, out, errs := invoke(t, dir, strings.Fields("realm ticket --dir realm --produce orders --out node.ticket")...)
+	if code != 0 || out != "" || !strings.Contains(errs, "HOST:PORT node.ticket") {
+		t.Fatalf("exit %d\n%s%s", code, out, errs)
+	}
+	if info, err := os.Stat(filepath.Join(dir, "node.ticket")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("ticket: %v, %v", info, err)
+	}
+	end := background(t, command(t, dir, "issuer", "--dir", "realm", "--bootstrap", bootstrap))
+	code, out, errs = invoke(t, dir, "enroll", "--state", "node.state", "--bootstrap", bootstrap, "node.ticket")
+	if _, said := end(); code != 0 || !strings.Contains(out, "node ") {
+		t.Errorf("exit %d\n%s%s\nthe issuer said\n%s", code, out, errs, said)
 	}
 }
