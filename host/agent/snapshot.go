@@ -12,6 +12,7 @@ type Snapshot struct {
 	Node     wire.NodeID
 	Roles    wire.Roles
 	NotAfter time.Time     // the credential's end
+	Revoked  bool          // the credential is
 	Period   time.Duration // P, which the product promises (PROTOCOL.md §2.17)
 	Ready    bool          // as Agent.Ready
 	Contact  time.Time     // when the control topics were last known to be read to their ends; zero: not yet
@@ -37,7 +38,7 @@ func (a *Agent) Snapshot() Snapshot {
 	defer a.mu.Unlock()
 	view := a.state.View()
 	return Snapshot{
-		Node: view.Node, Roles: view.Credential.Roles, NotAfter: time.UnixMilli(int64(view.Credential.NotAfter)), Period: a.cfg.Timing.P(),
+		Node: view.Node, Roles: view.Credential.Roles, NotAfter: time.UnixMilli(int64(view.Credential.NotAfter)), Revoked: a.node.CheckRevoked(a.now()) != nil, Period: a.cfg.Timing.P(),
 		Ready: a.isReady(), Contact: a.contact,
 		Epochs: a.producer.Epochs(), Held: view.Kids, Prekeys: view.Prekeys,
 		EpochsBegun: a.counts.epochs, RootsReceived: a.counts.received, RootsErased: a.counts.erased, PrekeysMade: a.publish.prekeys,

@@ -189,6 +189,7 @@ func TestReadinessSaysWhyNot(t *testing.T) {
 		{"contact lost", "no contact", func(a *agent.Snapshot, _ *Source) { a.Contact = at.Add(-contactLimit - time.Second) }},
 		{"no contact yet", "no contact", func(a *agent.Snapshot, _ *Source) { a.Contact = time.Time{} }},
 		{"credential over", "credential", func(a *agent.Snapshot, _ *Source) { a.NotAfter = at.Add(-time.Second) }},
+		{"credential revoked", "revoked", func(a *agent.Snapshot, _ *Source) { a.Revoked = true }},
 		{"draining", "drains", func(_ *agent.Snapshot, s *Source) { s.Draining = func() bool { return true } }},
 	} {
 		source := busy(at)

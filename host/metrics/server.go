@@ -148,6 +148,8 @@ func unready(a *agent.Snapshot, at time.Time) string {
 		return "the roster is not read to its end, or the first prekey is not acknowledged"
 	case !at.Before(a.NotAfter):
 		return "the credential has ended"
+	case a.Revoked:
+		return "the credential is revoked"
 	case at.Sub(a.Contact) > contactLimit:
 		return fmt.Sprintf("no contact with the control topics for over %v", contactLimit)
 	}
