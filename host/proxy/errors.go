@@ -87,11 +87,13 @@ func judge(err error) (abi.Status, verdict) {
 // explain splits what a log line says of err: the reason, and the next step, which err may
 // know better than the table.
 func explain(err error, v verdict) (reason, hint string) {
-	reason, hint, own := strings.Cut(err.Error(), "\nhint: ")
-	if !own {
-		hint = v.hint
+	text := err.Error()
+	for _, mark := range []string{"\nhint: ", "; hint: "} {
+		if reason, hint, own := strings.Cut(text, mark); own {
+			return reason, hint
+		}
 	}
-	return reason, hint
+	return text, v.hint
 }
 
 // refusal is the sentence that a producer's application reads.

@@ -13,6 +13,10 @@ func TestTheHintIsSaidOnceAndTheBetterOneWins(t *testing.T) {
 	if reason, hint := explain(err, v); reason != "topic orders: topic is compacted: compact" || hint != "alter the topic" {
 		t.Errorf("reason %q, hint %q", reason, hint)
 	}
+	err = fmt.Errorf("credential was revoked: %w; hint: enrol anew", abi.StatusNotEntitled)
+	if reason, hint := explain(err, v); reason != "credential was revoked: "+abi.StatusNotEntitled.Error() || hint != "enrol anew" {
+		t.Errorf("reason %q, hint %q", reason, hint)
+	}
 	err = fmt.Errorf("topic orders: %w", abi.StatusCompacted)
 	if reason, hint := explain(err, v); reason != "topic orders: topic is compacted" || hint != v.hint {
 		t.Errorf("reason %q, hint %q", reason, hint)
