@@ -8,7 +8,7 @@ import (
 
 const hintRenew = "this node asks for the next one by itself: is `wasm-e2ee issuer` running where the realm is? Without an issuer, sign its request again there (wasm-e2ee realm issue), stop this sidecar, install the credential (wasm-e2ee enroll --credential), and start it again"
 
-// watchCredential says when a quarter of the credential's validity is left, which a node that
+// watchCredential says when a fifth of the credential's validity is left, which a node that
 // is renewed never sees, and when it has ended (PROTOCOL.md §2.6): a node that nobody renews
 // stops without any other sign.
 func (a *Agent) watchCredential() {
@@ -26,7 +26,7 @@ func (a *Agent) watchCredential() {
 		case !over && !at.Before(end):
 			soon, over = true, true
 			a.log.Warn("the credential has ended: this node is granted nothing more, and begins no epoch", "ended", end, "hint", hintRenew)
-		case !soon && !at.Before(end.Add(-end.Sub(begin)/4)):
+		case !soon && !at.Before(end.Add(-end.Sub(begin)/5)):
 			soon = true
 			a.log.Warn("the credential ends soon, and was not renewed", "ends", end, "left", end.Sub(at).Round(time.Second), "hint", hintRenew)
 		}

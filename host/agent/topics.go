@@ -101,12 +101,14 @@ func topicsOnce(ctx context.Context, adm *kadm.Client, topics []controlTopic, cr
 		return nil, "", fmt.Errorf("control topics: metadata: %w\nhint: check that the brokers are up", err)
 	}
 	for _, t := range topics {
+		_, tried := created[t.name]
 		switch d := md.Topics[t.name]; {
-		case errors.Is(d.Err, kerr.UnknownTopicOrPartition) && !created[t.name]:
-			if err := create(ctx, adm, t, need); err != nil {
+		case errors.Is(d.Err, kerr.UnknownTopicOrPartition) && !tried:
+			own, err := create(ctx, adm, t, need)
+			if err != nil {
 				return nil, "", err
 			}
-			created[t.name] = true
+			created[t.name] = own
 			waiting = t.name
 		case unauthorized(d.Err):
 			return nil, "", need.refused(fmt.Errorf("topic %s: describe: %w", t.name, d.Err))
@@ -125,7 +127,8 @@ func topicsOnce(ctx context.Context, adm *kadm.Client, topics []controlTopic, cr
 	return md.Topics, waiting, nil
 }
 
-func create(ctx context.Context, adm *kadm.Client, t controlTopic, need aclList) error {
+// create reports whether the topic is this node's making: another one may have been quicker.
+func create(ctx context.Context, adm *kadm.Client, t controlTopic, need aclList) (bool, error) {
 	configs := make(map[string]*string, len(t.configs))
 	for k, v := range t.configs {
 		configs[k] = &v
@@ -133,12 +136,12 @@ func create(ctx context.Context, adm *kadm.Client, t controlTopic, need aclList)
 	const brokerDefault = -1
 	_, err := adm.CreateTopic(ctx, t.partitions, brokerDefault, configs, t.name)
 	switch {
-	case err == nil || errors.Is(err, kerr.TopicAlreadyExists): // another node was quicker
-		return nil
+	case err == nil || errors.Is(err, kerr.TopicAlreadyExists):
+		return err == nil, nil
 	case unauthorized(err):
-		return need.refused(fmt.Errorf("topic %s: create: %w", t.name, err))
+		return false, need.refused(fmt.Errorf("topic %s: create: %w", t.name, err))
 	default:
-		return fmt.Errorf("topic %s: create: %w\nhint: have it created with %d partitions and %s", t.name, err, t.partitions, settings(t.configs))
+		return false, fmt.Errorf("topic %s: create: %w\nhint: have it created with %d partitions and %s", t.name, err, t.partitions, settings(t.configs))
 	}
 }
 
