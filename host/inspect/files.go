@@ -57,6 +57,7 @@ func (p *printer) ticket(b []byte) error {
 	defer t.Wipe()
 	p.title("enrolment ticket: holds a secret, which is not shown")
 	p.field("ticket", "%x", t.ID[:])
+	p.field("realm", "%s", wire.RealmIDOf(t.Root))
 	p.field("realm root", "%s", t.Root)
 	p.field("issuer", "%x (X25519)", t.Static)
 	p.field("not after", "%s", ms(t.NotAfter))
