@@ -3,6 +3,7 @@
 package examples_test
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,8 @@ import (
 	"testing"
 	"time"
 	"unicode"
+
+	"github.com/twmb/franz-go/pkg/kfake"
 
 	"github.com/wasm-e2ee/wasm-e2ee/host/config"
 )
@@ -100,24 +103,50 @@ func TestEveryConfigurationKeyIsListed(t *testing.T) {
 	}
 }
 
+// TestEnrolmentInDocumentsRuns executes the commands of each document in one folder, on a
+// cluster of their own. An issuer that the document starts runs beside them.
 func TestEnrolmentInDocumentsRuns(t *testing.T) {
 	bin := t.TempDir()
 	build := exec.Command("go", "build", "-o", filepath.Join(bin, "wasm-e2ee"), "../host/cmd/wasm-e2ee")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
-	for _, document := range []string{"../README.md", "quickstart/README.md"} {
-		scripts := blocks(read(t, document), "sh")
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cluster.Close()
+	for document, states := range map[string]int{"../README.md": 0, "quickstart/README.md": 3} {
+		dir := t.TempDir()
+		shell := func(script string) *exec.Cmd {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			t.Cleanup(cancel)
+			run := exec.CommandContext(ctx, "sh", "-eu", "-c", strings.ReplaceAll(script, "localhost:9092", cluster.ListenAddrs()[0]))
+			run.WaitDelay = time.Second
+			run.Dir = dir
+			run.Env = append(os.Environ(), "PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+			return run
+		}
+		text := read(t, document)
+		issuer := regexp.MustCompile(`(?m)^wasm-e2ee issuer .*localhost.*$`).FindString(text)
+		scripts := blocks(text, "sh")
 		if len(scripts) == 0 {
 			t.Errorf("%s has no commands", document)
 		}
-		for _, script := range scripts {
-			run := exec.Command("sh", "-eu", "-c", script)
-			run.Dir = t.TempDir()
-			run.Env = append(os.Environ(), "PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))
-			if out, err := run.CombinedOutput(); err != nil {
+		for i, script := range scripts {
+			if out, err := shell(script).CombinedOutput(); err != nil {
 				t.Errorf("%s: %v\n%s%s", document, err, script, out)
 			}
+			if i == 0 && issuer != "" {
+				run := shell("exec " + issuer)
+				if err := run.Start(); err != nil {
+					t.Fatal(err)
+				}
+				defer func() { run.Process.Kill(); run.Wait() }()
+			}
+		}
+		if made, _ := filepath.Glob(filepath.Join(dir, "*.state")); len(made) != states {
+			t.Errorf("%s enrols %v, want %d nodes", document, made, states)
 		}
 	}
 }
