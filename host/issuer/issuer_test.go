@@ -378,3 +378,26 @@ func TestBookIsSharedByProcesses(t *testing.T) {
 		t.Errorf("%d tickets in the book, want %d", size, cap(ids))
 	}
 }
+
+// TestANodeWhoseCredentialEndedComesBack starts a node after its credential's end, while no
+// issuer runs: it waits, and works once one does.
+func TestANodeWhoseCredentialEndedComesBack(t *testing.T) {
+	r := newRealm(t)
+	stop := r.serve(0)
+	path := r.enrol(r.ticket(wire.RoleConsume, 2*time.Second))
+	stop()
+	eventually(t, "ended", func() bool { return r.state(path).Node().Check(time.Now()) != nil })
+	a := r.run(path)
+	eventually(t, "says so", func() bool { return strings.Contains(r.log.String(), "the credential has ended") })
+	select {
+	case <-a.Ready():
+		t.Fatal("a node whose credential has ended is ready")
+	default:
+	}
+	r.serve(0)
+	select {
+	case <-a.Ready():
+	case <-time.After(patience):
+		t.Fatalf("not ready\n%s", r.log.String())
+	}
+}
