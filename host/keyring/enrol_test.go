@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flynn/noise"
+
 	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
 )
 
@@ -419,6 +421,60 @@ func TestACredentialOfAnotherRealmIsNotTaken(t *testing.T) {
 	w.roster = append(w.roster, chainRecords(&forged, &w.issuer.cert)...)
 	if done, _ := a.follow(); done || s.Node().Credential() != nil {
 		t.Error("taken")
+	}
+}
+
+// TestAnIssuerGivesCredentialsOfItsTicketsRealmOnly has the holder of the ticket's static key
+// answer with the chain of another realm.
+func TestAnIssuerGivesCredentialsOfItsTicketsRealmOnly(t *testing.T) {
+	w, other := newWorld(t), newWorld(t)
+	d := newDesk(w)
+	s := w.fresh()
+	want := attributes(t, produce, []string{"orders"}, nil)
+	a := w.apply(d.ticket(want), s)
+	a.write()
+	d.work()
+	if _, err := a.follow(); err != nil || !a.Answered() {
+		t.Fatal(err)
+	}
+	foreign, err := other.issuer.certify(w.rand, s.Node().ID(), 0, s.Node().PublicKey(), want, w.validity())
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored := d.book.tickets[a.ticket.ID]
+	_, c, err := answer(&stored.ticket, &d.book.static, &stored.attempts[0].ephemeral, stored.attempts[0].first[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	message, err := c.fromIssuer.Encrypt(nil, nil, other.issuer.chainOf(foreign))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if done, err := a.Receive(a.key(4).Append(nil), message, w.now); !done || !errors.Is(err, ErrUnauthentic) || s.Node().Credential() != nil {
+		t.Errorf("%v, %v", done, err)
+	}
+}
+
+// TestHandshakeIsThatOfTheProtocol spells out PROTOCOL.md §2.12 and compares message 1.
+func TestHandshakeIsThatOfTheProtocol(t *testing.T) {
+	w := newWorld(t)
+	ticket := newDesk(w).ticket(attributes(t, produce, []string{"orders"}, nil))
+	ephemeral := secretKey{1, 2, 3}
+	_, got, err := hello(ticket, &ephemeral)
+	if err != nil {
+		t.Fatal(err)
+	}
+	realm := w.root.Realm()
+	hs, err := noise.NewHandshakeState(noise.Config{
+		CipherSuite: noise.NewCipherSuite(noise.DH25519, noise.CipherChaChaPoly, noise.HashSHA256),
+		Random:      bytes.NewReader(ephemeral[:]), Pattern: noise.HandshakeNK, Initiator: true, PeerStatic: ticket.Static[:],
+		Prologue: []byte("KX1 enrol v1\x00" + string(realm[:]) + string(ticket.ID[:])), PresharedKey: ticket.PSK[:],
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want, _, _, err := hs.WriteMessage(nil, nil); err != nil || !bytes.Equal(got[:], want) {
+		t.Errorf("message 1 is %x, want %x: %v", got, want, err)
 	}
 }
 

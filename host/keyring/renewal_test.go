@@ -143,6 +143,12 @@ func TestForkRevokesEveryCredentialOfTheNode(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// It counts at once, before anybody read that they are revoked.
+	p.askRenewal()
+	d.work()
+	if p.adopt() {
+		t.Error("a node that forked was renewed before its revocation")
+	}
 	d.restart()
 	revoke := d.book.Forked(view, w.now)
 	if len(revoke) != 2 {
@@ -172,6 +178,21 @@ func TestForkRevokesEveryCredentialOfTheNode(t *testing.T) {
 	d.restart()
 	if got := d.book.Authority(); got == nil || got.Seq != a.Seq || len(got.Revoked) != 2 {
 		t.Errorf("the book holds %+v", got)
+	}
+}
+
+func TestARenewedConsumerMakesAPrekeyAtOnce(t *testing.T) {
+	w := newWorld(t)
+	d := newDesk(w)
+	p := w.node(consume, []string{"orders"}, []string{"billing"})
+	p.publish()
+	if p.consumer.PrekeyDue(w.now) {
+		t.Fatal("due before the renewal")
+	}
+	p.askRenewal()
+	d.work()
+	if !p.adopt() || !p.consumer.PrekeyDue(w.now) {
+		t.Error("not renewed, or no prekey is due")
 	}
 }
 
