@@ -124,7 +124,7 @@ func (r *Roster) applyAuthority(key, value []byte, now time.Time) error {
 		return fail("this node belongs to no realm yet", abi.StatusNotEntitled)
 	case a.Realm != n.Realm():
 		return fail("of realm "+a.Realm.String(), ErrOtherRealm)
-	case a.Issued > unixMs(now.Add(r.timing.Skew)):
+	case a.Issued > r.latest(now):
 		return fail("comes from the future; hint: compare the clocks", abi.StatusClockSkew)
 	}
 	digest := a.Digest()

@@ -236,7 +236,7 @@ func TestAuthorityStatesThatAreRefused(t *testing.T) {
 	prod.sync()
 	stranger := newWorld(t)
 	future := *w.authority(second)
-	future.Issued += ms(w.timing.Skew) + 1
+	future.Issued += 2*ms(w.timing.Skew) + 1
 	future.NextUpdate = future.Issued
 	signState(&future, &w.issuer.seed)
 	early := *w.authority(second)

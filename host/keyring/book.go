@@ -157,13 +157,18 @@ func (b *Book) Tickets() []TicketView {
 	return out
 }
 
-// validity begins now and never outlives the issuer's certificate.
+// validity begins a little before now, since a node whose clock is behind the issuer's is to use
+// its credential at once, and never outlives the issuer's certificate.
 func (i *Issuer) validity(now time.Time, length time.Duration) Validity {
-	end := now.Add(length)
+	begin := now.Add(-min(DefaultTiming().Skew, length/10))
+	if first := fromMs(i.cert.NotBefore); begin.Before(first) {
+		begin = first
+	}
+	end := begin.Add(length)
 	if last := fromMs(i.cert.NotAfter); end.After(last) {
 		end = last
 	}
-	return Validity{NotBefore: now, NotAfter: end}
+	return Validity{NotBefore: begin, NotAfter: end}
 }
 
 // Enrol takes a node's message of an enrolment and returns what to write. An error that wraps

@@ -51,7 +51,7 @@ func TestRenewalChangesTheKeyAndNothingElse(t *testing.T) {
 	case after.Roles != before.Roles || after.OfflineAllow != before.OfflineAllow || after.DataNotBefore != before.DataNotBefore ||
 		len(after.Topics) != 1 || after.Topics[0] != before.Topics[0] || len(after.Groups) != 1 || after.Groups[0] != before.Groups[0]:
 		t.Errorf("granted %+v after %+v", after, before)
-	case after.NotAfter-after.NotBefore != before.NotAfter-before.NotBefore || after.NotBefore != unixMs(w.now):
+	case after.NotAfter-after.NotBefore != before.NotAfter-before.NotBefore || after.NotBefore != unixMs(w.now.Add(-w.timing.Skew)):
 		t.Errorf("valid from %d to %d", after.NotBefore, after.NotAfter)
 	case cons.state.node.seed == seed || cons.state.Renewing():
 		t.Error("the old key is still there")
@@ -375,5 +375,20 @@ func TestTheNextKeyIsOnDiskBeforeItIsAskedFor(t *testing.T) {
 	p = p.restart()
 	if !p.adopt() || p.state.node.PublicKey() == (wire.PublicKey{}) || p.restart().state.node.Credential().Lineage != 1 {
 		t.Error("not renewed after a restart")
+	}
+}
+
+// A node whose clock is behind the issuer's uses its credential at once.
+func TestACredentialBeginsBeforeItIsSigned(t *testing.T) {
+	w := newWorld(t)
+	w.pass(time.Hour)
+	for length, before := range map[time.Duration]time.Duration{9 * 24 * time.Hour: w.timing.Skew, 10 * time.Second: time.Second} {
+		if v := w.issuer.validity(w.now, length); w.now.Sub(v.NotBefore) != before || v.NotAfter.Sub(v.NotBefore) != length {
+			t.Errorf("%v: from %v to %v", length, v.NotBefore, v.NotAfter)
+		}
+	}
+	w.pass(time.Second - time.Hour)
+	if v := w.issuer.validity(w.now, time.Hour); v.NotBefore != fromMs(w.issuer.cert.NotBefore) {
+		t.Errorf("it begins before its issuer's, at %v", v.NotBefore)
 	}
 }

@@ -212,6 +212,10 @@ func (r *Roster) release(c *wire.Credential, now time.Time) error {
 	return errors.Join(errs...)
 }
 
+// latest is the time from which on a record of the roster comes from the future. Two nodes that
+// are within the skew of the broker's clock are up to twice that apart.
+func (r *Roster) latest(now time.Time) uint64 { return unixMs(now.Add(2 * r.timing.Skew)) }
+
 func (r *Roster) applyBundle(key, value []byte, now time.Time) error {
 	b, err := wire.ParsePrekeyBundle(value)
 	if err != nil {
@@ -230,7 +234,7 @@ func (r *Roster) applyBundle(key, value []byte, now time.Time) error {
 	if err := verify(c.Subject, wire.TypePrekeyBundle, b.Realm, b.AppendBody(nil), &b.Signature); err != nil {
 		return fmt.Errorf("roster: node %v: %w", b.Node, err)
 	}
-	latest := unixMs(now.Add(r.timing.Skew))
+	latest := r.latest(now)
 	switch {
 	case b.Generation > latest || b.Created > latest:
 		return fmt.Errorf("roster: bundle of node %v comes from the future; hint: compare the clocks: %w", b.Node, abi.StatusClockSkew)
@@ -316,6 +320,9 @@ type Recipient struct {
 // nobody is there, or which of groups has no recipient.
 func (r *Roster) Recipients(topic string, groups []string, now time.Time) ([]Recipient, error) {
 	at := unixMs(now)
+	if a := r.authority; a != nil {
+		at = max(at, a.Issued) // this node's clock may be behind: whom it revokes is revoked
+	}
 	var out []Recipient
 	missing := slices.Clone(groups)
 	for id, n := range r.nodes {

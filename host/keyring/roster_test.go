@@ -121,14 +121,44 @@ func TestInterestNarrowsAndNeverWidens(t *testing.T) {
 	}
 }
 
+// Two nodes that are within the skew of the broker's clock are up to twice that apart.
+func TestNodesAtBothEndsOfTheSkewReachEachOther(t *testing.T) {
+	w := newWorld(t)
+	skew := w.timing.Skew
+	prod := w.node(produce, []string{"*"}, nil)
+	cons := w.node(consume, []string{"*"}, nil)
+	prod.sync()
+	w.pass(2 * skew)
+	bundle, state := cons.bundle(nil), recordOf(w.authority(nil))
+	revoked := recordOf(w.authority(w.authority(nil), cons))
+	w.pass(-2 * skew)
+	for _, rec := range []Record{bundle, state} {
+		if err := prod.roster.Apply(rec.Key, rec.Value, w.now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if rs, err := prod.roster.Recipients("orders", nil, w.now); err != nil || len(rs) != 1 {
+		t.Fatalf("%v, %v", rs, err)
+	}
+	if err := prod.roster.Apply(revoked.Key, revoked.Value, w.now); err != nil {
+		t.Fatal(err)
+	}
+	if rs, err := prod.roster.Recipients("orders", nil, w.now); err == nil {
+		t.Fatalf("%v, whom a clock that is ahead revoked", rs)
+	}
+}
+
 func TestBundlesThatAreNotRightAreRefused(t *testing.T) {
 	w := newWorld(t)
 	prod := w.node(produce, []string{"*"}, nil)
 	cons := w.node(consume, []string{"*"}, nil)
 	prod.sync()
 	for name, change := range map[string]func(b *wire.PrekeyBundle){
-		"generation ahead":    func(b *wire.PrekeyBundle) { b.Generation += 2 * ms(w.timing.Skew) },
-		"created ahead":       func(b *wire.PrekeyBundle) { b.Created += 2 * ms(w.timing.Skew); b.NotAfter += 2 * ms(w.timing.Skew) },
+		"generation ahead": func(b *wire.PrekeyBundle) { b.Generation += 2*ms(w.timing.Skew) + 1 },
+		"created ahead": func(b *wire.PrekeyBundle) {
+			b.Created += 2*ms(w.timing.Skew) + 1
+			b.NotAfter += 2*ms(w.timing.Skew) + 1
+		},
 		"good for too long":   func(b *wire.PrekeyBundle) { b.NotAfter = b.Created + ms(73*time.Hour) },
 		"made before its own": func(b *wire.PrekeyBundle) { b.Created -= ms(time.Hour) },
 		"another realm":       func(b *wire.PrekeyBundle) { b.Realm[0] ^= 1 },

@@ -50,7 +50,7 @@ func (c controls) authorities() {
 	refused("times", "Its next_update is before it was issued.", before, vectors.Malformed, authority(func(a *wire.AuthorityState) { a.NextUpdate = a.Issued - 1 }, newcomer))
 	refused("order", "Revocations that do not ascend.", before, vectors.Malformed, authority(func(a *wire.AuthorityState) { a.Revoked = append(a.Revoked, a.Revoked[0]) }, newcomer))
 	refused("realm", "Of another realm: ordinary on a shared cluster.", before, vectors.OtherRealm, authority(func(a *wire.AuthorityState) { a.Realm = wire.RealmIDOf(others.public()) }, newcomer))
-	refused("future", "Issued after now + skew.", before, vectors.Clock, authority(func(a *wire.AuthorityState) { a.Issued, a.NextUpdate = now+2*minute, now+day }, newcomer))
+	refused("future", "Issued after now + 2 x skew.", before, vectors.Clock, authority(func(a *wire.AuthorityState) { a.Issued, a.NextUpdate = now+3*minute, now+day }, newcomer))
 	forged := authority(nil, newcomer)
 	forged.Signature = stranger.sign(wire.TypeAuthorityState, realm, forged.AppendBody(nil))
 	refused("signature", "Signed by somebody else in the issuer's name.", before, vectors.Unauthentic, forged)

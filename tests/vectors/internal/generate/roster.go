@@ -89,8 +89,8 @@ func (c controls) bundles() {
 		c.refused("bundle-"+name, comment, before, rosterRecord(bundle(peer, edit), now), kind)
 	}
 	refused("times", "It ends before it was made.", vectors.Malformed, func(b *wire.PrekeyBundle) { b.NotAfter = b.Created - 1 })
-	refused("generation-future", "A generation above now + skew.", vectors.Clock, func(b *wire.PrekeyBundle) { b.Generation = now + 2*minute })
-	refused("created-future", "Made after now + skew.", vectors.Clock, func(b *wire.PrekeyBundle) { b.Created, b.NotAfter = now+2*minute, now+day })
+	refused("generation-future", "A generation above now + 2 x skew.", vectors.Clock, func(b *wire.PrekeyBundle) { b.Generation = now + 3*minute })
+	refused("created-future", "Made after now + 2 x skew.", vectors.Clock, func(b *wire.PrekeyBundle) { b.Created, b.NotAfter = now+3*minute, now+day })
 	refused("offline", "Good for longer than the credential's offline_allow_s.", vectors.NotEntitled, func(b *wire.PrekeyBundle) { b.NotAfter = b.Created + 3*day + 1 })
 	refused("validity", "Made before the credential began.", vectors.NotEntitled, func(b *wire.PrekeyBundle) { b.Created, b.NotAfter = now-11*day, now-9*day })
 	refused("other-node", "It names the credential of another node.", vectors.Unauthentic, func(b *wire.PrekeyBundle) { b.Credential = serial(producer.Seed()[0]) })
