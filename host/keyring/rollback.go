@@ -20,7 +20,7 @@ func (r *Roster) Lost(now time.Time) []error {
 	var nodes []wire.NodeID
 	for id, seen := range r.state.marks {
 		// A generation is the time at which it was made, or later.
-		if seen.generation+ms(r.timing.HardCap) > unixMs(now) && r.position(id).compare(seen) < 0 && !r.revokedAt(id, seen) {
+		if seen.generation+ms(r.timing.HardCap) > unixMs(now) && r.position(id).compare(seen) < 0 && !r.discounted(id, seen, now) {
 			nodes = append(nodes, id)
 		}
 	}
@@ -44,11 +44,12 @@ func (r *Roster) position(id wire.NodeID) mark {
 	return mark{c.Lineage, n.bundle.Generation}
 }
 
-// revokedAt reports whether a bundle that counted once would be refused today, because its
-// credential was revoked from before it.
-func (r *Roster) revokedAt(id wire.NodeID, m mark) bool {
+// discounted reports whether a bundle that counted once says nothing any more: its credential was
+// revoked from before it, so that it would be refused today, or since, and then whoever has the
+// key may have put one in its place that is refused.
+func (r *Roster) discounted(id wire.NodeID, m mark, now time.Time) bool {
 	n := r.nodes[id]
 	return n != nil && slices.ContainsFunc(n.creds, func(c *wire.Credential) bool {
-		return c.Lineage == m.lineage && !r.valid(c, m.generation)
+		return c.Lineage == m.lineage && (!r.valid(c, m.generation) || r.revoked(c.Serial, unixMs(now)))
 	})
 }

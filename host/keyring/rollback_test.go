@@ -90,3 +90,33 @@ func TestRosterThatLacksWhatWasSeenIsNoticed(t *testing.T) {
 		t.Errorf("a new node misses %v", got)
 	}
 }
+
+// Whoever has the key of a revoked node puts bundles in the place of its last good one, and
+// compaction keeps only the newest, which is refused.
+func TestBundleThatARevokedNodeReplacedIsNotLost(t *testing.T) {
+	w := newWorld(t)
+	prod := w.node(produce, []string{"*"}, nil)
+	cons := w.node(consume, []string{"*"}, nil)
+	first := w.revoke(nil)
+	cons.publish()
+	good := len(w.roster) - 1
+	prod.sync()
+	w.pass(time.Hour)
+	stolen, err := cons.consumer.NewPrekey(w.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.revoke(first, cons)
+	w.roster[good] = w.roster[len(w.roster)-1] // compacted: the state first
+	w.roster[len(w.roster)-1] = stolen
+	prod = prod.restart()
+	for _, rec := range w.roster {
+		_ = prod.roster.Apply(rec.Key, rec.Value, w.now)
+	}
+	if len(prod.roster.Bundles()) != 0 {
+		t.Fatal("the thief's bundle counts")
+	}
+	if got := prod.roster.Lost(w.now); len(got) != 0 {
+		t.Errorf("missed: %v", got)
+	}
+}
