@@ -68,6 +68,27 @@ func (p *printer) ticket(b []byte) error {
 	return nil
 }
 
+// book prints an issuer's book without its secrets.
+func (p *printer) book(raw []byte) error {
+	b, err := keyring.ParseBook(raw)
+	if err != nil {
+		return err
+	}
+	defer b.Wipe()
+	p.title("issuer's book: holds secrets, which are not shown")
+	if a := b.Authority(); a != nil {
+		p.field("authority", "state %d, %d revoked, good until %s", a.Seq, len(a.Revoked), ms(a.NextUpdate))
+	}
+	for _, t := range b.Tickets() {
+		use := "waits until " + ms(uint64(t.NotAfter.UnixMilli()))
+		if t.Burnt {
+			use = "used by node " + t.Node.String()
+		}
+		p.field("ticket", "%v: %s on %s, groups %s; %s", t.ID, t.Roles, list(t.Topics, "none"), list(t.Groups, "none"), use)
+	}
+	return nil
+}
+
 // state prints a state file without its secrets.
 func (p *printer) state(b []byte) error {
 	s, err := keyring.ParseState(b)

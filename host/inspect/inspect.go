@@ -20,7 +20,7 @@ import (
 )
 
 // ErrUnknown says that the bytes are none of ours.
-var ErrUnknown = errors.New("not recognised: no KX1 message or file, sealed value, or record batch v2")
+var ErrUnknown = errors.New("not recognised: no KX1 message or file, sealed value, or record batch v2\nhint: an enrolment's messages are ciphertext; the keys of their records tell what they are")
 
 // Describe writes what b is to w. b may be the bytes themselves, or their hexadecimal or
 // base64 text. The error is ErrUnknown, or says which message is malformed and how.
@@ -56,6 +56,9 @@ func (p *printer) describe(b []byte) (bool, error) {
 	}
 	if bytes.HasPrefix(b, []byte(keyring.StateMagic)) {
 		return true, p.state(b)
+	}
+	if bytes.HasPrefix(b, []byte(keyring.BookMagic)) {
+		return true, p.book(b)
 	}
 	if bytes.HasPrefix(bytes.TrimSpace(b), []byte(keyring.TicketPrefix)) {
 		return true, p.ticket(b)

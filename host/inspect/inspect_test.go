@@ -207,6 +207,35 @@ func TestATicketIsExplainedWithoutItsKey(t *testing.T) {
 	}
 }
 
+func TestAnIssuersBookIsExplainedWithoutItsKeys(t *testing.T) {
+	now := time.Now()
+	root, err := keyring.NewRealm(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	issuer, err := root.CertifyIssuer(rand.Reader, now.Add(-time.Minute), now.Add(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	book, err := keyring.NewBook(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ticket, err := book.NewTicket(rand.Reader, issuer, keyring.Attributes{Roles: wire.RoleProduce, Topics: []wire.Pattern{{Name: "orders"}}}, now.Add(time.Hour), time.Hour, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := describe(t, book.Marshal())
+	for _, want := range []string{"not shown\n", ticket.ID.String() + ": produce on orders, groups none; waits until "} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+	if strings.Contains(got, hex.EncodeToString(ticket.PSK[:4])) {
+		t.Errorf("a key is printed:\n%s", got)
+	}
+}
+
 func TestOtherBytesAreNotOurs(t *testing.T) {
 	for _, text := range []string{"", "order 1: 1 coffee", "e2", strings.Repeat("A", 400)} {
 		var out strings.Builder

@@ -8,7 +8,7 @@ import (
 )
 
 type inspect struct {
-	File string `arg:"" default:"-" help:"A file, or - for standard input: a state, credential or request file, or a ticket; or a record value, control message or record batch, as bytes, hex or base64."`
+	File string `arg:"" default:"-" help:"A file, or - for standard input: a state, credential or request file, an issuer's book, or a ticket; or a record value, control message or record batch, as bytes, hex or base64."`
 }
 
 func (c *inspect) Run() error {
