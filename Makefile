@@ -6,6 +6,7 @@
 # make adversary  LEAKS nodes leaked, and builds that forget to erase, which must be caught
 # make adversary-broker  SEEDS sequences of what a malicious broker can do
 # make adversary-ledger  every key that LEDGERS fleets seal with, through crashes
+# make simulation  a realm through DAYS days of a virtual clock
 # make rolling  groups that rebalance and sidecars that restart, for DURATION each
 #
 # Nothing but Go is needed for build, demo and bench. The tests also want Python 3 with pip,
@@ -18,6 +19,7 @@ SEED     ?= 1
 SEEDS    ?= 50
 LEDGERS  ?= 100
 DURATION ?= 10m
+DAYS     ?= 30
 BUILD    := build
 
 # What the standard library's cryptography leaves in memory is overwritten (package scrub).
@@ -82,6 +84,10 @@ adversary:
 # What a malicious broker comes to, in SEEDS sequences of everything it can do (V-4).
 adversary-broker:
 	ADVERSARY_SEED=$(SEED) ADVERSARY_SEEDS=$(SEEDS) $(GO) test -count=1 -v -timeout 60m -run '^TestNoSequence' ./tests/adversary/broker
+
+# Days of rotation, renewal, revocation and loss, on clocks that are up to a minute off (V-9).
+simulation:
+	SIMULATION_SEED=$(SEED) SIMULATION_DAYS=$(DAYS) $(GO) test -count=1 -v -timeout 30m ./tests/simulation
 
 # Rebalancing and rolling restarts on real Kafka, at length. What fails names its seed.
 rolling: build deps-kafka
