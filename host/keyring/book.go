@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
+	"github.com/wasm-e2ee/wasm-e2ee/host/scrub"
 )
 
 // Bounds on a Book. What exceeds them is refused, or pushes the oldest out.
@@ -31,6 +32,10 @@ var (
 	// ErrOldLineage says that somebody renews with a key that was replaced long ago.
 	ErrOldLineage = errors.New("renewal with a replaced key")
 )
+
+// ErrNoTicket says that a ticket is not known, has ended or is burnt. That is ordinary: what was
+// written for it stays on the roster for a while.
+var ErrNoTicket = errors.New("it entitles to nothing")
 
 // A Book is what an issuer remembers (PROTOCOL.md §2.12): tickets that may be used, what was
 // answered to those that use one, and the newest credential of every node that was enrolled or
@@ -185,16 +190,21 @@ func (b *Book) Enrol(rand io.Reader, i *Issuer, key, value []byte, now time.Time
 	t := b.tickets[k.Ticket]
 	switch {
 	case t == nil:
-		return nil, fmt.Errorf("ticket %v: not in the book", k.Ticket)
+		return nil, fmt.Errorf("ticket %v: not in the book: %w", k.Ticket, ErrNoTicket)
 	case ticketEnded(&t.ticket, now):
-		return nil, fmt.Errorf("ticket %v: it has ended", k.Ticket)
+		return nil, fmt.Errorf("ticket %v: it has ended: %w", k.Ticket, ErrNoTicket)
 	case len(value) > wire.MaxNoiseMessage:
 		return nil, fmt.Errorf("ticket %v: message of %d bytes: %w", k.Ticket, len(value), wire.ErrMalformed)
-	case k.Step == 1:
-		return b.greet(rand, t, k, value)
-	default:
-		return b.decide(rand, i, t, k, value, now)
 	}
+	var out []Record
+	scrub.Do(func() {
+		if k.Step == 1 {
+			out, err = b.greet(rand, t, k, value)
+		} else {
+			out, err = b.decide(rand, i, t, k, value, now)
+		}
+	})
+	return out, err
 }
 
 // greet answers message 1.
@@ -212,12 +222,11 @@ func (b *Book) greet(rand io.Reader, t *bookTicket, k wire.EnrolmentKey, first [
 	if err := readAll(rand, a.ephemeral[:]); err != nil {
 		return nil, fmt.Errorf("ticket %v: %w", k.Ticket, err)
 	}
-	second, c, err := answer(&t.ticket, &b.static, &a.ephemeral, first)
+	second, _, err := answer(&t.ticket, &b.static, &a.ephemeral, first)
 	if err != nil {
 		clear(a.ephemeral[:])
 		return nil, fmt.Errorf("ticket %v: %w", k.Ticket, err)
 	}
-	c.wipe()
 	a.first, a.second = [helloSize]byte(first), second
 	if len(t.attempts) >= maxAttempts {
 		clear(t.attempts[0].ephemeral[:])
@@ -233,7 +242,7 @@ func (b *Book) decide(rand io.Reader, i *Issuer, t *bookTicket, k wire.Enrolment
 	k.Step = 4
 	if t.burnt {
 		if sha256.Sum256(message) != t.request {
-			return nil, fmt.Errorf("ticket %v: burnt", k.Ticket)
+			return nil, fmt.Errorf("ticket %v: burnt: %w", k.Ticket, ErrNoTicket)
 		}
 		return t.decision(k), nil
 	}
@@ -245,10 +254,8 @@ func (b *Book) decide(rand io.Reader, i *Issuer, t *bookTicket, k wire.Enrolment
 		plain, err := open(c.fromNode, message)
 		if err == nil {
 			err = b.burn(rand, i, t, &c, plain, message, now)
-			c.wipe()
 			return t.decision(k), err
 		}
-		c.wipe()
 	}
 	return nil, fmt.Errorf("ticket %v: message 3: %w", k.Ticket, ErrUnauthentic)
 }
@@ -298,7 +305,7 @@ func (t *bookTicket) decision(k wire.EnrolmentKey) []Record {
 // holder could be told from anybody who read its id.
 func (b *Book) secondUse(t *bookTicket) error {
 	if t.alarmed {
-		return fmt.Errorf("ticket %v: burnt", t.ticket.ID)
+		return fmt.Errorf("ticket %v: burnt: %w", t.ticket.ID, ErrNoTicket)
 	}
 	t.alarmed = true
 	b.version++

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
+	"github.com/wasm-e2ee/wasm-e2ee/host/scrub"
 )
 
 // maxOffered bounds the credentials for the own key that wait for their issuer's certificate.
@@ -35,7 +36,7 @@ type Enrolment struct {
 func NewEnrolment(t *wire.Ticket, s *State, rand io.Reader, now time.Time) (*Enrolment, error) {
 	switch n := s.Node(); {
 	case ticketEnded(t, now):
-		return nil, fmt.Errorf("ticket: it ended at %s\nhint: make another one: wasm-e2ee realm ticket", fromMs(t.NotAfter).UTC().Format(time.RFC3339))
+		return nil, fmt.Errorf("ticket: it ended at %s: %w\nhint: make another one: wasm-e2ee realm ticket", fromMs(t.NotAfter).UTC().Format(time.RFC3339), ErrNoTicket)
 	case n.chain != nil && n.root != t.Root:
 		return nil, fmt.Errorf("ticket: of realm %v, but this node belongs to %v\nhint: a node of another realm has a state file of its own", wire.RealmIDOf(t.Root), n.Realm())
 	case n.chain != nil && n.chain[0].Lineage != 0:
@@ -44,7 +45,7 @@ func NewEnrolment(t *wire.Ticket, s *State, rand io.Reader, now time.Time) (*Enr
 	e := &Enrolment{state: s, ticket: t, issuers: map[wire.PublicKey]*wire.Credential{}}
 	err := readAll(rand, e.attempt[:], e.ephemeral[:])
 	if err == nil {
-		_, e.hello, err = hello(t, &e.ephemeral)
+		scrub.Do(func() { _, e.hello, err = hello(t, &e.ephemeral) })
 	}
 	if err != nil {
 		e.Wipe()
@@ -76,6 +77,11 @@ func (e *Enrolment) key(step uint8) wire.EnrolmentKey {
 // credential or with err; else err is for the log, and the enrolment stands as before it:
 // what does not authenticate is ignored.
 func (e *Enrolment) Receive(key, value []byte, now time.Time) (done bool, err error) {
+	scrub.Do(func() { done, err = e.receive(key, value, now) })
+	return done, err
+}
+
+func (e *Enrolment) receive(key, value []byte, now time.Time) (done bool, err error) {
 	if len(key) == 0 || value == nil {
 		return false, nil
 	}
@@ -104,7 +110,6 @@ func (e *Enrolment) answered(second []byte) error {
 	if err != nil {
 		return err
 	}
-	defer c.wipe()
 	request := e.state.Node().csr(attributesOf(e.ticket), c.hash).Append(nil)
 	message, err := c.fromNode.Encrypt(nil, nil, request)
 	if err != nil {
@@ -123,7 +128,6 @@ func (e *Enrolment) decided(message []byte, now time.Time) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	defer c.wipe()
 	plain, err := open(c.fromIssuer, message)
 	if err != nil {
 		return false, err

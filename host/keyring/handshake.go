@@ -8,6 +8,7 @@ import (
 	"github.com/flynn/noise"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
+	"github.com/wasm-e2ee/wasm-e2ee/host/scrub"
 )
 
 // The handshake of an enrolment (PROTOCOL.md §2.12) as functions of the ticket, the end's own
@@ -15,6 +16,8 @@ import (
 // of an ephemeral key. The library's state cannot be used again after an error, and made anew
 // for each message it need not be: what does not authenticate spoils nothing, an equal message
 // 1 gets an equal message 2, and an issuer that was restarted goes on where it was.
+//
+// The library wipes nothing. They are called under scrub.Do.
 
 // helloSize is the size of both handshake messages: an ephemeral key and the tag of an empty
 // payload.
@@ -80,7 +83,6 @@ func answer(t *wire.Ticket, static, ephemeral *secretKey, first []byte) (second 
 	if err != nil {
 		return second, c, err
 	}
-	defer forget(hs)
 	if payload, _, _, err := hs.ReadMessage(nil, first); err != nil || len(payload) != 0 {
 		return second, c, fmt.Errorf("enrolment: message 1: %w", ErrUnauthentic)
 	}
@@ -100,7 +102,6 @@ func finish(t *wire.Ticket, ephemeral *secretKey, second []byte) (channel, error
 	if err != nil {
 		return channel{}, err
 	}
-	defer forget(hs)
 	payload, fromNode, fromIssuer, err := hs.ReadMessage(nil, second)
 	if err != nil || len(payload) != 0 {
 		return channel{}, fmt.Errorf("enrolment: message 2: %w", ErrUnauthentic)
@@ -120,24 +121,18 @@ func open(cs *noise.CipherState, message []byte) ([]byte, error) {
 	return plain, nil
 }
 
-// wipe overwrites what the library lets its user reach: a rekeyed cipher state has lost the
-// key it used. Its other copies are garbage of this process (PROTOCOL.md §5).
-func (c *channel) wipe() {
-	for _, cs := range []*noise.CipherState{c.fromNode, c.fromIssuer} {
-		if cs != nil {
-			cs.Rekey()
-		}
-	}
-}
-
-// forget overwrites the ephemeral private key in a handshake's state.
-func forget(hs *noise.HandshakeState) { clear(hs.LocalEphemeral().Private) }
-
 // staticPublic is the X25519 public key of a private one.
 func staticPublic(private *secretKey) ([32]byte, error) {
-	key, err := ecdh.X25519().NewPrivateKey(private[:])
+	var public [32]byte
+	var err error
+	scrub.Do(func() {
+		var key *ecdh.PrivateKey
+		if key, err = ecdh.X25519().NewPrivateKey(private[:]); err == nil {
+			copy(public[:], key.PublicKey().Bytes())
+		}
+	})
 	if err != nil {
-		return [32]byte{}, fmt.Errorf("enrolment key: %w", err)
+		return public, fmt.Errorf("enrolment key: %w", err)
 	}
-	return [32]byte(key.PublicKey().Bytes()), nil
+	return public, nil
 }
