@@ -64,7 +64,7 @@ func (n *Node) install(root wire.PublicKey, chain []*wire.Credential, now time.T
 	c := chain[0]
 	switch {
 	case c.Subject != publicOf(&n.seed):
-		return errors.New("credential: made for another identity key")
+		return fmt.Errorf("credential: made for another identity key: %w", ErrUnauthentic)
 	case c.Roles.Has(wire.RoleIssuer):
 		return errors.New("credential: an issuer's certificate, not a node's")
 	case n.chain != nil && root != n.root:

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -29,9 +30,11 @@ type Control struct {
 	PrekeySeed Bytes   `json:"prekeySeed"`
 	PrekeyAt   uint64  `json:"prekeyAt"`
 
-	// What it read before, without an error, and then the record.
-	Before []ControlRecord `json:"before,omitempty"`
-	Record ControlRecord   `json:"record"`
+	// What it read before, without an error, what the broker said of its groups then, and at
+	// last the record.
+	Before   []ControlRecord   `json:"before,omitempty"`
+	Progress []ControlProgress `json:"progress,omitempty"`
+	Record   ControlRecord     `json:"record"`
 
 	Want ControlWant `json:"want"`
 }
@@ -45,11 +48,21 @@ type ControlRecord struct {
 	Now       uint64 `json:"now"`
 }
 
+// A ControlProgress is the end offsets of "orders" by partition, and those that the group
+// "billing" has committed, at a time (PROTOCOL.md §2.8.4).
+type ControlProgress struct {
+	Ends      map[int32]int64 `json:"ends"`
+	Committed map[int32]int64 `json:"committed"`
+	Now       uint64          `json:"now"`
+}
+
 // A ControlWant is an outcome: a kind of failure, and what holds afterwards.
 type ControlWant struct {
 	Kind       Kind    `json:"kind"`
 	Recipients []Bytes `json:"recipients,omitempty"` // node ids of those that a grant of "orders" would be wrapped for
 	Kids       []Bytes `json:"kids,omitempty"`       // that the node can open
+	Shares     []Bytes `json:"shares,omitempty"`     // kids that it gives to whoever asks by the record
+	Findings   []Kind  `json:"findings,omitempty"`   // alarms of comparing grants (PROTOCOL.md §2.14)
 }
 
 // A Kind says in one word why a record was refused.
@@ -67,54 +80,56 @@ const (
 	Rollback          Kind = "rollback"           // older than what was seen
 	Conflict          Kind = "conflict"           // contradicts what was seen first
 	Erased            Kind = "erased"             // the key is gone and stays gone
+	Omitted           Kind = "omitted"            // a finding only: no wrap for a node that should have one
 )
 
-var kinds = []Kind{Taken, Malformed, Unauthentic, OtherRealm, UnknownCredential, NotEntitled, Clock, Rollback, Conflict, Erased}
+var kinds = []Kind{Taken, Malformed, Unauthentic, OtherRealm, UnknownCredential, NotEntitled, Clock, Rollback, Conflict, Erased, Omitted}
 
 // Controls returns the corpus of control records in the order of its names, under the same
 // rules as All.
-func Controls() ([]Control, error) { return loadControls(controlData) }
+func Controls() ([]Control, error) {
+	return loadFolder(controlData, "control", func(v *Control, name string) error {
+		v.Name = name
+		return v.check()
+	})
+}
 
-func loadControls(files fs.FS) ([]Control, error) {
-	names, err := fs.Glob(files, "control/*.json")
+// loadFolder decodes the vectors of a folder. done names and checks each.
+func loadFolder[V any](files fs.FS, folder string, done func(v *V, name string) error) ([]V, error) {
+	names, err := fs.Glob(files, folder+"/*.json")
 	if err != nil {
 		return nil, err
 	}
 	if len(names) == 0 {
-		return nil, errors.New("the corpus of control records is empty")
+		return nil, fmt.Errorf("the corpus %s is empty", folder)
 	}
-	var all []Control
-	for _, name := range names {
+	all := make([]V, len(names))
+	for i, name := range names {
 		b, err := fs.ReadFile(files, name)
 		if err != nil {
 			return nil, err
 		}
-		var v Control
 		d := json.NewDecoder(bytes.NewReader(b))
 		d.DisallowUnknownFields()
-		err = d.Decode(&v)
-		if err == nil {
-			err = v.check()
+		if err = d.Decode(&all[i]); err == nil {
+			err = done(&all[i], strings.TrimSuffix(path.Base(name), ".json"))
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		v.Name = strings.TrimSuffix(path.Base(name), ".json")
-		all = append(all, v)
 	}
 	return all, nil
 }
 
 func (v *Control) check() error {
-	known := false
-	for _, k := range kinds {
-		known = known || v.Want.Kind == k
+	for _, k := range append(v.Want.Findings, v.Want.Kind) {
+		if !slices.Contains(kinds, k) {
+			return fmt.Errorf("unknown kind %q", k)
+		}
 	}
 	switch {
 	case v.Comment == "":
 		return errors.New("no comment")
-	case !known:
-		return fmt.Errorf("unknown kind %q", v.Want.Kind)
 	case len(v.Identity) != 32 || len(v.Root) != 32 || len(v.PrekeySeed) != 32 || len(v.Chain) == 0:
 		return errors.New("the reading node is not complete")
 	}

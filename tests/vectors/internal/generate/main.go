@@ -1,9 +1,10 @@
-// Command generate writes the corpus of package vectors into the folder data, which it
-// first empties:
+// Command generate writes the corpus of package vectors into its folders, which it first
+// empties:
 //
-//	go run ./internal/generate
+//	go run ./internal/generate [data] [control] [issuer] [enrolment]
 //
-// from the folder tests/vectors. Everything in it is fixed, salts included; compressed
+// from the folder tests/vectors; all of them without an argument. Everything is fixed, salts and
+// serials included, but for the wraps in control: HPKE draws anew each time. Compressed
 // sections may differ from one version of a compressor to the next.
 package main
 
@@ -13,6 +14,7 @@ import (
 	"log"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/vectors"
@@ -23,7 +25,18 @@ func main() {
 	if _, err := os.Stat("vectors.go"); err != nil {
 		log.Fatal("run this in the folder tests/vectors")
 	}
-	empty("data")
+	for _, folder := range []struct {
+		name  string
+		write func() int
+	}{{"data", writeBatches}, {"control", writeControls}, {"issuer", writeDecisions}, {"enrolment", writeEnrolments}} {
+		if len(os.Args) == 1 || slices.Contains(os.Args[1:], folder.name) {
+			empty(folder.name)
+			fmt.Println(folder.write(), "vectors in", folder.name)
+		}
+	}
+}
+
+func writeBatches() int {
 	c := corpus{}
 	c.tree()
 	c.opens()
@@ -38,24 +51,42 @@ func main() {
 		v.Want.Means = v.Want.Status.String()
 		write("data", name, v)
 	}
-	fmt.Println(len(c), "vectors of batches")
-	writeControls()
+	return len(c)
 }
 
-// writeControls writes the control records. Their wraps are drawn anew each time: HPKE has
-// no other way.
-func writeControls() {
+func writeControls() int {
 	c := controls{}
 	c.credentials()
 	c.bundles()
 	c.recipients()
 	c.authorities()
 	c.grants()
-	empty("control")
+	c.chains()
+	c.shares()
+	c.requests()
 	for name, v := range c {
 		write("control", name, v)
 	}
-	fmt.Println(len(c), "vectors of control records")
+	return len(c)
+}
+
+func writeDecisions() int {
+	c := decisions{}
+	c.renewals()
+	c.enrolments()
+	for name, v := range c {
+		write("issuer", name, v)
+	}
+	return len(c)
+}
+
+func writeEnrolments() int {
+	c := applications{}
+	c.all()
+	for name, v := range c {
+		write("enrolment", name, v)
+	}
+	return len(c)
 }
 
 // empty removes the vectors of a folder.

@@ -227,17 +227,29 @@ type controls map[string]vectors.Control
 
 // judge adds what the reader makes of a record after what it read before.
 func (c controls) judge(name, refusal, comment string, before []vectors.ControlRecord, record vectors.ControlRecord, want vectors.ControlWant) {
+	c.judgeAs(nil, name, refusal, comment, before, record, want)
+}
+
+// judgeAs is judge by a reader whose credential was edited.
+func (c controls) judgeAs(edit func(c *wire.Credential), name, refusal, comment string, before []vectors.ControlRecord, record vectors.ControlRecord, want vectors.ControlWant) {
 	if _, ok := c[name]; ok {
 		log.Fatalf("control vector %s is there twice", name)
 	}
-	own := credential(reader, wire.RoleConsume|wire.RoleShare, nil)
+	own := credential(reader, wire.RoleConsume|wire.RoleShare, edit)
 	rootKey := root.public()
 	c[name] = vectors.Control{
 		Comment: comment, Refusal: refusal,
 		Identity: reader.Seed(), Root: rootKey[:], Chain: []vectors.Bytes{own.Append(nil), certificate(nil).Append(nil)},
 		PrekeySeed: prekeySeed(reader), PrekeyAt: prekeyAt,
-		Before: before, Record: record, Want: want,
+		Before: slices.Clone(before), Record: record, Want: want,
 	}
+}
+
+// after says of a vector that the group had read so far by then.
+func (c controls) after(name string, progress ...vectors.ControlProgress) {
+	v := c[name]
+	v.Progress = progress
+	c[name] = v
 }
 
 // refused adds a record that is refused for one reason.
