@@ -60,6 +60,17 @@ func TestEveryRefusalOfAControlRecordHasItsVector(t *testing.T) {
 	for _, v := range enrolments {
 		show(v.Name, v.Refusal, v.Want.Kind)
 	}
+	replays, err := Replays()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range replays {
+		for _, s := range v.Steps {
+			if s.Want != "" && s.Want != Taken {
+				show(v.Name, v.Refusal, s.Want)
+			}
+		}
+	}
 	for name := range named {
 		if !shown[name] {
 			t.Errorf("refusal %s has no vector", name)

@@ -1,7 +1,7 @@
 // Command generate writes the corpus of package vectors into its folders, which it first
 // empties:
 //
-//	go run ./internal/generate [data] [control] [issuer] [enrolment]
+//	go run ./internal/generate [data] [control] [issuer] [enrolment] [replay]
 //
 // from the folder tests/vectors; all of them without an argument. Everything is fixed, salts and
 // serials included, but for the wraps in control: HPKE draws anew each time. Compressed
@@ -28,7 +28,7 @@ func main() {
 	for _, folder := range []struct {
 		name  string
 		write func() int
-	}{{"data", writeBatches}, {"control", writeControls}, {"issuer", writeDecisions}, {"enrolment", writeEnrolments}} {
+	}{{"data", writeBatches}, {"control", writeControls}, {"issuer", writeDecisions}, {"enrolment", writeEnrolments}, {"replay", writeReplays}} {
 		if len(os.Args) == 1 || slices.Contains(os.Args[1:], folder.name) {
 			empty(folder.name)
 			fmt.Println(folder.write(), "vectors in", folder.name)
@@ -85,6 +85,15 @@ func writeEnrolments() int {
 	c.all()
 	for name, v := range c {
 		write("enrolment", name, v)
+	}
+	return len(c)
+}
+
+func writeReplays() int {
+	c := replays{}
+	c.all()
+	for name, v := range c {
+		write("replay", name, v)
 	}
 	return len(c)
 }
