@@ -19,7 +19,7 @@ const (
 	askAgain     = time.Minute            // from one question for a kid to the next
 	askGather    = 100 * time.Millisecond // fetches that start together share a request
 	askSpacer    = time.Second            // from one request of this node to the next
-	askRetry     = time.Second            // from a question that failed to the next
+	askRetry     = time.Second            // from a question that failed, or had nobody to answer it, to the next
 	shareQuiet   = 3 * time.Second        // after which a start waits for no more shares
 	maxAskGroups = 4                      // requests for the same kids, one for each group
 	maxPeerLooks = 64                     // groups whose peers are looked for, where a prefix covers more
@@ -53,7 +53,8 @@ func (q *inquiry) left(topic string, kid abi.Kid, named bool) (left time.Duratio
 	defer q.mu.Unlock()
 	q.initLocked()
 	k, now := q.kids[kid], time.Now()
-	if k == nil || k.err != nil && now.Sub(k.at) >= askRetry || !k.at.IsZero() && now.Sub(k.at) >= askAgain {
+	// A peer, or a group that a prefix covers, may have come since.
+	if k == nil || (k.err != nil || k.nobody && named) && !k.at.IsZero() && now.Sub(k.at) >= askRetry || !k.at.IsZero() && now.Sub(k.at) >= askAgain {
 		if k == nil && len(q.kids) >= maxAsked {
 			q.forgetLocked(now)
 		}
@@ -240,7 +241,8 @@ func (a *Agent) inquire(kids map[abi.Kid]string) []abi.Kid {
 		list = a.consumer.Requestable(list, a.inquiry.lately)
 	}
 	a.mu.Unlock()
-	if len(alone) > 0 {
+	// What a start finds says nothing of a fetch: its group may have come into being since.
+	if len(alone) > 0 && len(kids) > 0 {
 		a.inquiry.sent(alone, true, nil)
 	}
 	if len(list) == 0 {
