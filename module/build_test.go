@@ -27,7 +27,7 @@ func TestTheArtifactIsTheSameFromAnyFolder(t *testing.T) {
 	out := filepath.Join(copied, "e2ee.wasm")
 	cmd := exec.Command("go", append(append([]string{}, artifact.Flags...), "-o", out, "./module")...)
 	cmd.Dir = copied
-	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "GOFLAGS=", "GOWORK=off", "GOCACHE="+t.TempDir())
+	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "GOFLAGS=", "GOWORK=off", "GOEXPERIMENT=", "GOCACHE="+t.TempDir())
 	if output, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, output)
 	}

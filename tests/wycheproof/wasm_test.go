@@ -19,7 +19,7 @@ func TestTheModulesAEADInWebAssembly(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "kernel.wasm")
 	build := exec.Command("go", "test", "-c", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", file, "./module/kernel")
 	build.Dir = artifact.Root()
-	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "GOFLAGS=")
+	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "GOFLAGS=", "GOEXPERIMENT=")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building module/kernel's tests: %v\n%s", err, out)
 	}
