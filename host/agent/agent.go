@@ -144,7 +144,7 @@ func (a *Agent) open(ctx context.Context) (err error) {
 	if err := ensureTopics(ctx, a.cl, controlTopics(a.cfg.GrantsRetention), a.need, a.log); err != nil {
 		return err
 	}
-	if a.rosterLog, err = newReader(a.cfg.Kafka, a.cl, rosterTopic, 0, 0, a.need, a.log); err != nil {
+	if a.rosterLog, err = newReader(a.cfg.Kafka, a.cl, rosterTopic, 0, 0, true, a.need, a.log); err != nil {
 		return err
 	}
 	from, err := a.grantsFrom(ctx)
@@ -152,7 +152,7 @@ func (a *Agent) open(ctx context.Context) (err error) {
 		return err
 	}
 	a.past.from = from
-	a.grantsLog, err = newReader(a.cfg.Kafka, a.cl, grantsTopic, a.node.GrantPartition(), from, a.need, a.log)
+	a.grantsLog, err = newReader(a.cfg.Kafka, a.cl, grantsTopic, a.node.GrantPartition(), from, a.node.HasRole(wire.RoleConsume), a.need, a.log)
 	return err
 }
 
@@ -183,8 +183,8 @@ func (a *Agent) openState() (err error) {
 	return a.openReplays()
 }
 
-// grantsFrom is where the grants reader starts. A node that only produces reads back its
-// own grants, nothing older.
+// grantsFrom is where the grants reader starts. A node that only produces reads its own
+// grants back one by one, and nothing else.
 func (a *Agent) grantsFrom(ctx context.Context) (int64, error) {
 	end, err := listOffset(ctx, a.cl, grantsTopic, a.node.GrantPartition(), listEnd)
 	if err != nil || !a.node.HasRole(wire.RoleConsume) {

@@ -222,23 +222,15 @@ func (a *Agent) grant(d *keyring.Draft) error {
 	if i < 0 {
 		return fmt.Errorf("%w: the grant has no part for partition %d", abi.StatusUnavailable, a.node.GrantPartition())
 	}
-	own := d.Records[i]
-	back := &readBack{value: own.Value}
-	a.mu.Lock()
-	a.awaited[string(own.Key)] = back
-	a.mu.Unlock()
-	defer func() {
-		a.mu.Lock()
-		delete(a.awaited, string(own.Key))
-		a.mu.Unlock()
-	}()
+	back, forget := a.await(d.Records[i])
+	defer forget()
 	written, err := a.write(a.ctx, grantsTopic, d.Records)
 	if err != nil {
 		return unavailable(a.refusedOr(err))
 	}
 	ctx, cancel := context.WithTimeoutCause(a.ctx, ackTimeout, errors.New("own grant not read back within 30s"))
 	defer cancel()
-	if err := a.grantsLog.waitFor(ctx, written[i].Offset+1); err != nil {
+	if err := a.readBackAt(ctx, written[i].Offset); err != nil {
 		return unavailable(err)
 	}
 	at := a.now()
@@ -275,6 +267,27 @@ func (a *Agent) grant(d *keyring.Draft) error {
 type readBack struct {
 	value []byte
 	rec   *kgo.Record // nil until it was read
+}
+
+// await has a grant noticed when it is read back, until forget.
+func (a *Agent) await(own keyring.Record) (back *readBack, forget func()) {
+	back = &readBack{value: own.Value}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.awaited[string(own.Key)] = back
+	return back, func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		delete(a.awaited, string(own.Key))
+	}
+}
+
+// readBackAt returns once the own partition's record at offset was read.
+func (a *Agent) readBackAt(ctx context.Context, offset int64) error {
+	if a.grantsLog.follows {
+		return a.grantsLog.waitFor(ctx, offset+1)
+	}
+	return a.grantsLog.readAt(ctx, offset, a.applyGrant)
 }
 
 // unavailable marks an error as one after which asking again may help.

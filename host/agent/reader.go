@@ -15,6 +15,9 @@ import (
 // A reader follows one partition of a control topic and knows how far it has come. It
 // reads aborted and control records too: they have offsets, and whoever waits for an
 // offset must not wait for a record that is never delivered.
+//
+// A reader that does not follow only remembers how far somebody else has read: a node that
+// produces without consuming has no use for a partition full of others' grants.
 type reader struct {
 	topic     string
 	partition int32
@@ -23,6 +26,7 @@ type reader struct {
 	need      aclList     // what to say where reading is not allowed
 	log       *slog.Logger
 	onSetBack func(read, next int64) // called when the log lost what was read; set before run
+	follows   bool
 
 	mu    sync.Mutex
 	next  int64         // every record below it has been applied
@@ -38,9 +42,13 @@ const pollWait = time.Second
 
 // newReader makes a reader that starts at offset from, or at the log's start where from is
 // no longer in the log.
-func newReader(operator []kgo.Opt, ask *kgo.Client, topic string, partition int32, from int64, need aclList, log *slog.Logger) (*reader, error) {
+func newReader(operator []kgo.Opt, ask *kgo.Client, topic string, partition int32, from int64, follow bool, need aclList, log *slog.Logger) (*reader, error) {
+	partitions := map[string]map[int32]kgo.Offset{}
+	if follow {
+		partitions[topic] = map[int32]kgo.Offset{partition: kgo.NewOffset().At(from)}
+	}
 	cl, err := newClient(operator,
-		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().At(from)}}),
+		kgo.ConsumePartitions(partitions),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.FetchIsolationLevel(kgo.ReadUncommitted()),
 		kgo.KeepControlRecords(),
@@ -50,7 +58,7 @@ func newReader(operator []kgo.Opt, ask *kgo.Client, topic string, partition int3
 	if err != nil {
 		return nil, err
 	}
-	return &reader{topic: topic, partition: partition, cl: cl, ask: ask, need: need, log: log, next: from, moved: make(chan struct{})}, nil
+	return &reader{topic: topic, partition: partition, cl: cl, ask: ask, follows: follow, need: need, log: log, next: from, moved: make(chan struct{})}, nil
 }
 
 // run applies records in order until ctx ends. Apply gets data records only, and when they
@@ -59,6 +67,13 @@ func (r *reader) run(ctx context.Context, apply func(rec *kgo.Record, fetched ti
 	var quiet limiter
 	for ctx.Err() == nil {
 		r.restartDue()
+		if !r.follows {
+			select {
+			case <-time.After(pollWait):
+			case <-ctx.Done():
+			}
+			continue
+		}
 		poll, cancel := context.WithTimeout(ctx, pollWait)
 		fetches := r.cl.PollRecords(poll, 256) // so that next moves while a long log is read
 		cancel()
@@ -94,6 +109,30 @@ func (r *reader) run(ctx context.Context, apply func(rec *kgo.Record, fetched ti
 	}
 }
 
+// readAt applies the one record at offset, for a reader that does not follow. One call at a
+// time.
+func (r *reader) readAt(ctx context.Context, offset int64, apply func(rec *kgo.Record, fetched time.Time)) error {
+	if offset < r.position() {
+		r.setBack(offset)
+	}
+	r.cl.AddConsumePartitions(map[string]map[int32]kgo.Offset{r.topic: {r.partition: kgo.NewOffset().At(offset)}})
+	defer r.cl.PurgeTopicsFromConsuming(r.topic)
+	for last := int64(-1); last < offset; {
+		fetches := r.cl.PollRecords(ctx, 1)
+		fetched := time.Now()
+		for _, e := range fetches.Errors() {
+			return fmt.Errorf("topic %s, partition %d: read offset %d: %w", r.topic, r.partition, offset, e.Err)
+		}
+		fetches.EachRecord(func(rec *kgo.Record) {
+			if last = rec.Offset; last == offset {
+				apply(rec, fetched)
+			}
+		})
+	}
+	r.advance(offset + 1)
+	return nil
+}
+
 func (r *reader) advance(next int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -120,7 +159,7 @@ func (r *reader) movement() <-chan struct{} {
 // called (PROTOCOL.md §2.7.3, §2.8.5).
 func (r *reader) catchUp(ctx context.Context) error {
 	end, err := listOffset(ctx, r.ask, r.topic, r.partition, listEnd)
-	if err != nil || r.position() >= end {
+	if err != nil || r.position() >= end || !r.follows {
 		return err
 	}
 	// After a retention or a deletion nothing may be left below the end.

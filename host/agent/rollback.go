@@ -82,8 +82,10 @@ func (r *reader) restartDue() {
 	if again == nil {
 		return
 	}
-	r.cl.PurgeTopicsFromConsuming(r.topic)
-	r.cl.AddConsumePartitions(map[string]map[int32]kgo.Offset{r.topic: {r.partition: kgo.NewOffset().At(*again)}})
+	if r.follows {
+		r.cl.PurgeTopicsFromConsuming(r.topic)
+		r.cl.AddConsumePartitions(map[string]map[int32]kgo.Offset{r.topic: {r.partition: kgo.NewOffset().At(*again)}})
+	}
 	r.setBack(*again)
 	r.mu.Lock()
 	r.again = nil

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/wasm-e2ee/wasm-e2ee/host/keyring"
@@ -19,6 +21,9 @@ type RosterLog struct {
 	log  *reader
 	need aclList
 }
+
+// rosterWatch is how often it is looked whether the roster is still the same log.
+const rosterWatch = 5 * time.Second
 
 // rosterACLs is what a RosterLog needs.
 var rosterACLs = aclList{{controlOperations, "Topic", rosterTopic, false}}
@@ -44,7 +49,7 @@ func (l *RosterLog) open(ctx context.Context, kafka []kgo.Opt, log *slog.Logger)
 	if err := ensureTopics(ctx, l.cl, controlTopics(0)[:1], l.need, log); err != nil {
 		return err
 	}
-	if l.log, err = newReader(kafka, l.cl, rosterTopic, 0, 0, l.need, log); err != nil {
+	if l.log, err = newReader(kafka, l.cl, rosterTopic, 0, 0, true, l.need, log); err != nil {
 		return err
 	}
 	l.log.onSetBack = func(read, next int64) {
@@ -55,9 +60,34 @@ func (l *RosterLog) open(ctx context.Context, kafka []kgo.Opt, log *slog.Logger)
 }
 
 // Run gives the records of the roster, from its start, to apply, until ctx ends. A value that
-// is nil is a tombstone.
+// is nil is a tombstone. A roster that is made anew meanwhile is read again.
 func (l *RosterLog) Run(ctx context.Context, apply func(key, value []byte)) {
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	watching.Go(func() { l.watch(ctx) })
 	l.log.run(ctx, func(rec *kgo.Record, _ time.Time) { apply(rec.Key, rec.Value) })
+}
+
+// watch finds out what the reader does not see: of another topic under the same name no
+// record comes.
+func (l *RosterLog) watch(ctx context.Context) {
+	var quiet limiter
+	adm := kadm.NewClient(l.cl)
+	for ctx.Err() == nil {
+		recreated, err := l.log.watch(ctx, adm)
+		if recreated {
+			l.cl.PurgeTopicsFromProducing(rosterTopic)
+		}
+		if err != nil && ctx.Err() == nil && quiet.allow(err.Error(), 1) {
+			l.log.log.Warn("whether a control topic lost records is not known", "err", err)
+		}
+		select {
+		case <-time.After(rosterWatch):
+		case <-ctx.Done():
+		}
+	}
 }
 
 // CatchUp returns once Run has applied everything that stood on the roster when it was called.
