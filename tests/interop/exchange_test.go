@@ -113,6 +113,14 @@ func (x *exchange) identity(seed octets) (pub wire.PublicKey, node wire.NodeID, 
 	return pub, node, realm
 }
 
+// csr has the peer make and sign a signing request file.
+func (x *exchange) csr(c wire.CSR, seed octets) []byte {
+	x.Helper()
+	var made octets
+	x.peer.must("make_csr", object{"c": csrFields(&c), "seed": seed}, &made)
+	return pem.EncodeToMemory(&pem.Block{Type: "KX1 SIGNING REQUEST", Bytes: made})
+}
+
 // prekey has the peer make and sign a bundle, and reads it.
 func (x *exchange) prekey(kemSeed, signer octets, c *wire.Credential, interest []wire.Pattern) *wire.PrekeyBundle {
 	x.Helper()
@@ -198,11 +206,7 @@ func TestGoSpeaksToPython(t *testing.T) {
 			seed, kemSeed := x.bytes(32), x.bytes(32)
 			pub, node, _ := x.identity(seed)
 			csr := wire.CSR{Subject: pub, OfflineAllow: uint32(259_200 + x.IntN(1000)), Roles: wire.RoleConsume, Topics: all, Groups: []wire.Pattern{{Name: "billing"}}}
-			var made octets
-			x.peer.must("make_csr", object{"c": object{
-				"id_pub": octets(pub[:]), "offline_allow_s": csr.OfflineAllow, "roles": csr.Roles, "topics": patternFields(csr.Topics), "groups": patternFields(csr.Groups),
-			}, "seed": seed}, &made)
-			file, err := issuer.Issue(x.source, pem.EncodeToMemory(&pem.Block{Type: "KX1 SIGNING REQUEST", Bytes: made}), nil, valid)
+			file, err := issuer.Issue(x.source, x.csr(csr, seed), nil, valid)
 			x.must(err)
 			_, chain, err := keyring.ParseCredentialFile(file)
 			x.must(err)

@@ -160,6 +160,13 @@ func credentialFields(c *wire.Credential) object {
 	}
 }
 
+func csrFields(c *wire.CSR) object {
+	return object{
+		"id_pub": octets(c.Subject[:]), "offline_allow_s": c.OfflineAllow, "roles": uint16(c.Roles),
+		"topics": patternFields(c.Topics), "groups": patternFields(c.Groups),
+	}
+}
+
 func bundleFields(b *wire.PrekeyBundle) object {
 	return object{
 		"realm": octets(b.Realm[:]), "node": octets(b.Node[:]), "cred_serial": octets(b.Credential[:]), "generation": b.Generation,

@@ -5,7 +5,7 @@ arguments; the answer is {"ok": result}, or {"refused": kind} where the input is
 import json
 import sys
 
-from kx1 import hpke, keys, primitives, sealed, wire
+from kx1 import authority, enrolment, hpke, keys, primitives, reader, sealed, shares, wire
 
 
 def derive(es, realm, node, instance, epoch, topic, leaves, partition):
@@ -31,25 +31,13 @@ def make_grant(header, es, recipients, seed):
 
 
 def open_grant(part, producer_pub, node, seeds):
-    """The grant's fields, its es and its keys by topic, as the node finds them in its part."""
+    """The grant's fields and its keys by topic, as the node finds them in its part."""
     h = wire.read_part(part, producer_pub)
-    wrap = next((w for w in h["wraps"] if w["node"] == node), None)
-    if wrap is None:
+    found = reader.open_grant(h, node, seeds)
+    if not found:
         raise primitives.Refused("no wrap")
-    for seed in seeds:
-        pub = hpke.public(seed)
-        if keys.prekey_id(pub) != wrap["prekey_id"]:
-            continue
-        es = hpke.open(seed, wire.grant_info(h["header"], node, pub), wrap["hpke"])
-        found = []
-        for t in h["topics"]:
-            d = derive(es, h["realm"], h["node"], h["instance"], h["epoch"], t["topic"], [], 0)
-            if d["commit"] != t["commit"]:
-                raise primitives.Refused("commit")
-            found.append({"topic": t["topic"], "kid": d["kid"], "root": d["root"]})
-        del h["wraps"], h["header"]
-        return {"fields": h, "key": wire.grant_key(h), "keys": found}
-    raise primitives.Refused("no prekey")
+    del h["wraps"], h["header"]
+    return {"fields": h, "key": wire.grant_key(h), "keys": [{k: f[k] for k in ("topic", "kid", "root")} for f in found]}
 
 
 def read_part(data, pub):
@@ -57,6 +45,41 @@ def read_part(data, pub):
     h = wire.read_part(data, pub)
     del h["wraps"], h["header"]
     return {"fields": h, "key": wire.grant_key(h)}
+
+
+def read_share(data, producer_pub, sharer_pub):
+    s = shares.read_share(data, producer_pub, sharer_pub)
+    key = shares.share_key(s)
+    del s["hpke"], s["grant"]["header"], s["grant"]["wraps_hash"]
+    return {"fields": s, "key": key}
+
+
+def open_share(data, producer_pub, sharer_pub, seed):
+    s = shares.read_share(data, producer_pub, sharer_pub)
+    return {**shares.open_share(s, seed), "kid": shares.share_kid(s)}
+
+
+def make_share(s, part, kem_pub, ts, seed):
+    return shares.make_share(s, shares.proof_of(part), kem_pub, ts, seed)
+
+
+def read_control(root, before, record, node, seeds):
+    """What a node makes of a record after what it read before; the kids that it opens."""
+    realm = reader.Realm(root)
+    for credential in before:
+        realm.credential(credential)
+    return reader.read(realm, node=node, seeds=seeds, **record)
+
+
+sessions = {}
+
+
+def enrol(session, step, **args):
+    """One step of a node or an issuer that enrols: step names a method, or makes the end."""
+    if step in ("Node", "Issuer"):
+        sessions[session] = getattr(enrolment, step)(**args)
+        return None
+    return getattr(sessions[session], step)(**args)
 
 
 def held(roots):
@@ -92,6 +115,20 @@ OPS = {
     "make_bundle": wire.make_bundle,
     "read_bundle": keyed(wire.read_bundle, wire.bundle_key),
     "read_part": read_part,
+    "make_state": authority.make_state,
+    "read_state": keyed(authority.read_state, authority.state_key),
+    "make_renewal": authority.make_renewal,
+    "read_renewal": keyed(authority.read_renewal, authority.renewal_key),
+    "make_share": make_share,
+    "read_share": read_share,
+    "open_share": open_share,
+    "make_request": shares.make_request,
+    "read_request": keyed(shares.read_request, shares.request_key),
+    "make_ticket": enrolment.make_ticket,
+    "read_ticket": keyed(enrolment.read_ticket, lambda t: b""),
+    "read_enrolment_key": keyed(enrolment.read_record_key, lambda k: enrolment.record_key(**k)),
+    "enrol": enrol,
+    "read_control": read_control,
     "roster_digest": wire.roster_digest,
     "make_grant": make_grant,
     "open_grant": open_grant,

@@ -47,6 +47,11 @@ def _encapsulate(pub):
     return _combine(ss_m, ss_x, ct_x, pub[_EK:]), ct_m + ct_x
 
 
+def check(pub):
+    """Refuses a public key that cannot be wrapped to."""
+    _encapsulate(pub)
+
+
 def _decapsulate(seed, enc):
     m, x = _private(seed)
     try:

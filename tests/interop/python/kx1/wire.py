@@ -1,5 +1,5 @@
-"""Control messages: PROTOCOL.md §2.6, and the CSR of §2.12. A message is a dict; bytes stay
-bytes, and a pattern is a pair (kind, name)."""
+"""Control messages: Credential, PrekeyBundle and EpochGrant of PROTOCOL.md §2.6, and the CSR of
+§2.12. A message is a dict; bytes stay bytes, and a pattern is a pair (kind, name)."""
 
 from . import hpke
 from .keys import grants_partition
@@ -75,6 +75,10 @@ def sign(seed, kind, realm, body):
     return ed25519_sign(seed, covered(kind, realm, body))
 
 
+def signer(pub, message):
+    return pub(message) if callable(pub) else pub
+
+
 def verify(pub, kind, realm, body, signature):
     ed25519_verify(pub, signature, covered(kind, realm, body))
 
@@ -121,6 +125,7 @@ def make_bundle(b, seed):
 
 
 def read_bundle(data, pub):
+    """pub, here and below, is the signer's public key, or a function of the message that finds it."""
     r = Reader(data)
     b = {"realm": r.pre(BUNDLE), "node": r.take(16), "cred_serial": r.take(16)}
     b["generation"], b["created"], b["not_after"] = r.uint(8), r.uint(8), r.uint(8)
@@ -130,7 +135,7 @@ def read_bundle(data, pub):
     signature = r.take(64)
     r.end()
     want(b["created"] <= b["not_after"], "validity")
-    verify(pub, BUNDLE, b["realm"], body, signature)
+    verify(signer(pub, b), BUNDLE, b["realm"], body, signature)
     return b
 
 
@@ -169,29 +174,36 @@ def roster_digest(recipients):
     return sha256(*(r["node"] + r["prekey_id"] for r in sorted(recipients, key=lambda r: r["node"])))
 
 
-def read_part(data, pub):
-    """A part: the header's fields, its bytes as header, the partition and the wraps."""
-    want(len(data) <= 512 << 10, "size")
-    r = Reader(data)
+def read_header(r, pub):
+    """HEADER ‖ PART ‖ signature from a reader: HEADER's fields, its bytes as header, and PART's."""
+    began = r.at
     h = {"realm": r.pre(GRANT), "node": r.take(16), "cred_serial": r.take(16), "instance": r.take(16)}
     h["epoch"], h["start"], h["use_by"] = r.uint(4), r.uint(8), r.uint(8)
     h["flags"], h["authority_seq"] = r.uint(2), r.uint(8)
     h["roster_digest"], h["prev"] = r.take(32), r.take(32)
     h["topics"] = [{"topic": r.string(), "commit": r.take(32)} for _ in range(r.uint(2))]
-    h["header"] = data[: r.at]
-    h["partition"], wraps_hash = r.uint(1), r.take(32)
-    body = data[: r.at]
+    h["header"] = r.data[began : r.at]
+    h["partition"], h["wraps_hash"] = r.uint(1), r.take(32)
+    body = r.data[began : r.at]
     signature = r.take(64)
-    wraps_at = r.at
-    h["wraps"] = [{"node": r.take(16), "prekey_id": r.take(8), "hpke": r.take(WRAP_SIZE)} for _ in range(r.uint(2))]
-    r.end()
     want(h["use_by"] > h["start"] and h["flags"] & ~1 == 0 and h["partition"] < 16, "header")
     want(1 <= len(h["topics"]) <= 512 and ascending([t["topic"] for t in h["topics"]]), "topics")
     want(all(1 <= len(t["topic"]) <= 249 for t in h["topics"]), "topic name")
+    return h, lambda: verify(signer(pub, h), GRANT, h["realm"], body, signature)
+
+
+def read_part(data, pub):
+    """A part: HEADER's fields, its bytes as header, the partition and the wraps."""
+    want(len(data) <= 512 << 10, "size")
+    r = Reader(data)
+    h, verify_header = read_header(r, pub)
+    wraps_at = r.at
+    h["wraps"] = [{"node": r.take(16), "prekey_id": r.take(8), "hpke": r.take(WRAP_SIZE)} for _ in range(r.uint(2))]
+    r.end()
     want(ascending([w["node"] for w in h["wraps"]]), "wraps")
     want(all(grants_partition(w["node"]) == h["partition"] for w in h["wraps"]), "wrap of another partition")
-    want(sha256(data[wraps_at:]) == wraps_hash, "wraps hash")
-    verify(pub, GRANT, h["realm"], body, signature)
+    want(sha256(data[wraps_at:]) == h.pop("wraps_hash"), "wraps hash")
+    verify_header()
     return h
 
 
@@ -203,15 +215,16 @@ def grant_key(h):
     return b"\x04" + h["instance"] + uint(h["epoch"], 4)
 
 
-def make_csr(c, seed):
+def make_csr(c, seed, handshake_hash=bytes(32)):
+    """A CSR. One by file has a handshake hash of zeros."""
     body = (
         b"\x01\x01" + c["id_pub"] + uint(c["offline_allow_s"], 4) + uint(c["roles"], 2)
         + patterns(c["topics"]) + patterns(c["groups"])
     )
-    return body + ed25519_sign(seed, b"KX1 csr v1\0" + bytes(32) + body)
+    return body + ed25519_sign(seed, b"KX1 csr v1\0" + handshake_hash + body)
 
 
-def read_csr(data):
+def read_csr(data, handshake_hash=bytes(32)):
     want(len(data) <= 4096, "size")
     r = Reader(data)
     want(r.take(2) == b"\x01\x01", "version or suite")
@@ -221,5 +234,5 @@ def read_csr(data):
     signature = r.take(64)
     r.end()
     want(c["roles"] & ~ROLES == 0, "roles")
-    ed25519_verify(c["id_pub"], signature, b"KX1 csr v1\0" + bytes(32) + body)
+    ed25519_verify(c["id_pub"], signature, b"KX1 csr v1\0" + handshake_hash + body)
     return c
