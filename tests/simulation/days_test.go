@@ -89,12 +89,15 @@ func (f *fleet) cast() {
 	f.on(11*day, func() { f.groups["reports"].paused = true })
 	f.on(19*day+12*time.Hour, func() { f.groups["reports"].paused = false })
 	// Longer away than bundles are good for, while the others read nothing.
-	f.on(18*day, func() { audit2.up = false })
+	f.on(18*day, func() { audit2.up, audit2.away = false, true })
 	f.on(20*day, func() { f.groups["audit"].paused = true })
-	f.on(22*day, func() { audit2.resume() })
+	f.on(22*day, func() {
+		audit2.away = false
+		audit2.resume()
+	})
 	f.on(22*day+6*time.Hour, func() { f.groups["audit"].paused = false })
 
-	for _, n := range []*node{checkout, ledger, kiosk, billing1, billing2, audit1, reports} {
+	for _, n := range []*node{checkout, ledger, kiosk, billing1, billing2, audit1, audit2, reports} {
 		f.unrest(n, day+time.Duration(n.rng.IntN(24))*time.Hour)
 	}
 	for i := range int(*daysFlag) {
@@ -104,9 +107,9 @@ func (f *fleet) cast() {
 
 // unrest suspends a node now and then, and restarts it.
 func (f *fleet) unrest(n *node, at time.Duration) {
-	for ; at < time.Duration(*daysFlag)*day; at += time.Duration(8+n.rng.IntN(22)) * time.Hour {
-		pause := time.Duration(20+n.rng.IntN(500)) * time.Minute
-		if n.rng.IntN(5) < 2 {
+	for ; at < time.Duration(*daysFlag)*day; at += time.Duration(6+n.rng.IntN(11)) * time.Hour {
+		pause := time.Duration(60+n.rng.IntN(900)) * time.Minute
+		if n.rng.IntN(4) == 0 {
 			f.on(at, func() {
 				if n.up && !n.thief {
 					n.restart()
@@ -122,7 +125,7 @@ func (f *fleet) unrest(n *node, at time.Duration) {
 			n.up = false
 			f.count("suspensions", 1)
 			f.events = append(f.events, event{f.now.Add(pause), func() {
-				if !n.gone && !n.up {
+				if !n.gone && !n.up && !n.away {
 					n.resume()
 				}
 			}})

@@ -31,22 +31,22 @@ const (
 	offline  = 8 // O
 )
 
-// most bounds what a model holds of each kind.
-const most = 12
+// room bounds what a model holds of each kind.
+const room = 12
 
 // A model is a state, and comparable. Times are in units, 0 for not yet.
 type model struct {
 	now     int8
-	prekeys [most]modelPrekey
+	prekeys [room]modelPrekey
 	made    int8 // prekeys
-	epochs  [most]modelEpoch
+	epochs  [room]modelEpoch
 	begun   int8 // epochs
 	draft   int8 // when it was made; 0: none
 	wraps   int8 // the prekey that it is wrapped for
-	grants  [2 * most]int8
+	grants  [2 * room]int8
 	written int8 // grants
 	next    int8 // the consumer's place in them
-	values  [most]int8
+	values  [room]int8
 	sealed  int8 // values
 	read    int8 // values that are committed
 	repeats bool // the broker has repeated
@@ -83,7 +83,7 @@ func (m *model) do(s step) bool {
 	m.now++
 	switch s {
 	case rotate:
-		if m.made == most {
+		if m.made == room {
 			return false
 		}
 		for i := range m.made {
@@ -94,7 +94,7 @@ func (m *model) do(s step) bool {
 		m.prekeys[m.made] = modelPrekey{made: m.now}
 		m.made++
 	case prepare:
-		if m.draft != 0 || m.begun == most || m.now >= m.prekeys[m.made-1].made+offline {
+		if m.draft != 0 || m.begun == room || m.now >= m.prekeys[m.made-1].made+offline {
 			return false
 		}
 		m.draft, m.wraps = m.now, m.made-1

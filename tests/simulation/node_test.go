@@ -55,17 +55,17 @@ type node struct {
 	bundle    keyring.Record // the newest
 	publish   bool           // it is to be written
 	pending   []pending
-	asked     time.Time         // when renewal was last asked for
-	inquired  map[abi.Kid]bool  // kids asked for in this minute
-	inquiry   time.Time         // when that began
-	up        bool              // runs, and is not suspended
-	since     time.Time         // up since
-	gone      bool              // lost for good
-	thief     bool              // somebody else runs it, and looks at no AuthorityState
-	held      map[abi.Kid]bool  // topic secrets
-	erased    map[abi.Kid]bool  // ever
-	out       []stored          // written in this step, not yet on the broker; roster records have partition rosterPartition
-	said      map[string]string // errors that were explained, by kind
+	asked     time.Time        // when renewal was last asked for
+	inquired  map[abi.Kid]bool // kids asked for in this minute
+	inquiry   time.Time        // when that began
+	up        bool             // runs, and is not suspended
+	since     time.Time        // up since
+	away      bool             // switched off for days
+	gone      bool             // lost for good
+	thief     bool             // somebody else runs it, and looks at no AuthorityState
+	held      map[abi.Kid]bool // topic secrets
+	erased    map[abi.Kid]bool // ever
+	out       []stored         // written in this step, not yet on the broker; roster records have partition rosterPartition
 }
 
 // rosterPartition marks what goes to the roster among what goes to the grants topic.
@@ -118,7 +118,7 @@ func (n *node) resume() {
 	kids, err := n.producer.Restart()
 	n.must(err)
 	n.forget(kids)
-	if len(n.consumes) > 0 {
+	if len(n.consumes) > 0 && n.state.Node().Check(n.now()) == nil { // else the next credential may be on the roster
 		n.newPrekey()
 	}
 }
