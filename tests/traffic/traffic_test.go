@@ -35,6 +35,9 @@ func TestGrantTrafficStaysInsideItsLimits(t *testing.T) {
 	if got := c.perHour(c.grants); got > 250 {
 		t.Errorf("grants are %.1f MB/h written, want at most 250", got)
 	}
+	if got := c.perHour(c.grantsRead); got > 8000 {
+		t.Errorf("grants are %.0f MB/h read, want at most 8000", got)
+	}
 }
 
 // quick is the default timing 45 times as fast, but for what real time decides.
