@@ -21,7 +21,7 @@ func TestPublishedVectorsInWebAssembly(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "noise.wasm")
 	build := exec.Command("go", "test", "-c", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", file, "./tests/noise")
 	build.Dir = artifact.Root()
-	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "GOFLAGS=")
+	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "GOFLAGS=", "GOEXPERIMENT=")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building this package's tests: %v\n%s", err, out)
 	}
