@@ -144,12 +144,12 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 // unready is why a node cannot do its work, "" where it can.
 func unready(a *agent.Snapshot, at time.Time) string {
 	switch {
-	case !a.Ready:
-		return "the roster is not read to its end, or the first prekey is not acknowledged"
-	case !at.Before(a.NotAfter):
-		return "the credential has ended"
 	case a.Revoked:
 		return "the credential is revoked"
+	case !at.Before(a.NotAfter):
+		return "the credential has ended"
+	case !a.Ready:
+		return "the roster is not read to its end, or the first prekey is not acknowledged"
 	case at.Sub(a.Contact) > contactLimit:
 		return fmt.Sprintf("no contact with the control topics for over %v", contactLimit)
 	}

@@ -6,6 +6,7 @@ package sidecar
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"time"
@@ -64,16 +65,40 @@ func Start(ctx context.Context, file *config.File, log *slog.Logger) (*Sidecar, 
 		close(s.done)
 	}()
 
-	select {
-	case <-s.Agent.Ready():
-	case <-s.done:
-		return nil, errors.Join(s.Wait(), ctx.Err())
+	if err := s.join(ctx); err != nil {
+		stopAgent()
+		return nil, errors.Join(err, s.Wait())
 	}
 	log.Info("serving", "listen", s.Addr().String(), "bootstrap", file.Bootstrap, "profile", file.Profile(), "exposure_window", file.KX1().P().String())
 	if s.metrics != nil {
 		log.Info("metrics and probes", "url", "http://"+s.MetricsAddr().String()+"/metrics")
 	}
 	return s, nil
+}
+
+// revokedPeriod is how often a node that starts looks whether it is revoked.
+const revokedPeriod = 100 * time.Millisecond
+
+// join returns once the node is known to the others. One that is revoked never will be: it
+// may run on with the keys that it has, and not begin anew.
+func (s *Sidecar) join(ctx context.Context) error {
+	look := time.NewTicker(revokedPeriod)
+	defer look.Stop()
+	for ready := false; ; {
+		if s.Agent.Snapshot().Revoked {
+			return fmt.Errorf("this node is revoked: %w\nhint: enrol it anew, with a new state file: wasm-e2ee enroll --state FILE TICKET", abi.StatusNotEntitled)
+		}
+		if ready {
+			return nil
+		}
+		select {
+		case <-s.Agent.Ready():
+			ready = true
+		case <-look.C:
+		case <-s.done:
+			return ctx.Err()
+		}
+	}
 }
 
 // open makes the parts, in the order in which they need each other.
