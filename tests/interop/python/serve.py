@@ -5,7 +5,7 @@ arguments; the answer is {"ok": result}, or {"refused": kind} where the input is
 import json
 import sys
 
-from kx1 import authority, enrolment, hpke, keys, primitives, reader, sealed, shares, wire
+from kx1 import authority, enrolment, hpke, keys, noise, primitives, reader, sealed, shares, wire
 
 
 def derive(es, realm, node, instance, epoch, topic, leaves, partition):
@@ -124,6 +124,7 @@ OPS = {
     "open_share": open_share,
     "make_request": shares.make_request,
     "read_request": keyed(shares.read_request, shares.request_key),
+    "x25519": noise.public,
     "make_ticket": enrolment.make_ticket,
     "read_ticket": keyed(enrolment.read_ticket, lambda t: b""),
     "read_enrolment_key": keyed(enrolment.read_record_key, lambda k: enrolment.record_key(**k)),

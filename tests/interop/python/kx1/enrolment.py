@@ -27,6 +27,7 @@ def read_ticket(text):
         raise Refused("malformed", "base64url") from None
     want(base64.urlsafe_b64encode(data).decode().rstrip("=") == encoded, "another text of the same ticket")
     want(len(data) > 4 and sha256(data[:-4])[:4] == data[-4:], "checksum")
+    want(len(data) - 4 <= 4096, "size")
     r = Reader(data[:-4])
     want(r.take(2) == b"\x01\x01", "version or suite")
     t = {"ticket_id": r.take(16), "psk": r.take(32), "static": r.take(32), "root_pub": r.take(32)}
@@ -58,17 +59,17 @@ def make_chain(root_pub, credentials):
 def read_chain(data, root_pub, subject_pub):
     """The Credentials: the node's, and its issuer's unless the root signed it."""
     r = Reader(data)
-    want(r.take(32) == root_pub, "another root")
+    root = r.take(32)
     count = r.uint(1)
     want(count in (1, 2), "count")
     chain = [read_credential(r.take(r.uint(2))) for _ in range(count)]
     r.end()
     realm = keys.realm_id(root_pub)
     own, top = chain[0], chain[-1]
-    if any(c["realm"] != realm for c in chain) or own["subject_pub"] != subject_pub or top["issuer_pub"] != root_pub:
-        raise Refused("chain")
+    if root != root_pub or any(c["realm"] != realm for c in chain) or own["subject_pub"] != subject_pub or top["issuer_pub"] != root_pub:
+        raise Refused("unauthentic", "chain")
     if count == 2 and (own["issuer_pub"] != top["subject_pub"] or not top["roles"] & ISSUER):
-        raise Refused("chain")
+        raise Refused("unauthentic", "chain")
     return chain
 
 

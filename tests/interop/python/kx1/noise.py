@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from .primitives import Refused, hkdf_expand, hkdf_extract
 
 NAME = b"Noise_NKpsk0_25519_ChaChaPoly_SHA256"
+HELLO = 32 + 16  # an ephemeral key, and the tag of an empty payload
 MAX_MESSAGE = 65535
 
 
@@ -38,6 +39,8 @@ class _Cipher:
         return self.aead.encrypt(self._nonce(), plain, ad)
 
     def open(self, sealed, ad=b""):
+        if len(sealed) > MAX_MESSAGE:
+            raise Refused("malformed", "length of a Noise message")
         try:
             return self.aead.decrypt(self._nonce(), sealed, ad)
         except (InvalidTag, ValueError):
@@ -83,8 +86,7 @@ class Handshake:
         return sealed
 
     def _read_payload(self, sealed):
-        if self.cipher.open(sealed, self.h) != b"":
-            raise Refused("malformed", "a handshake payload")
+        self.cipher.open(sealed, self.h)
         self._mix_hash(sealed)
 
     def _split(self):
@@ -99,7 +101,7 @@ class Handshake:
         return pub + self._payload()
 
     def read1(self, message):
-        _limit(message)
+        _hello(message)
         self._mix_psk()
         self.re = message[:32]
         self._mix_e(self.re)
@@ -116,7 +118,7 @@ class Handshake:
         return message
 
     def read2(self, message):
-        _limit(message)
+        _hello(message)
         re = message[:32]
         self._mix_e(re)
         self._mix_key(_dh(self.e, re))
@@ -124,6 +126,6 @@ class Handshake:
         self._split()
 
 
-def _limit(message):
-    if not 48 <= len(message) <= MAX_MESSAGE:
-        raise Refused("malformed", "length of a Noise message")
+def _hello(message):
+    if len(message) != HELLO:
+        raise Refused("malformed", "length of a handshake message")
