@@ -136,6 +136,9 @@ func (c *Consumer) NoteProgress(topic string, p Progress, now time.Time) (scans 
 				ok, scan := x.passed(partition, committed, p.LogStart)
 				if scan.To > scan.From {
 					scans = append(scans, scan)
+					// What an earlier process found stands until its own scan says otherwise, or
+					// every restart would begin the window anew.
+					ok = x.pastAt != 0
 				}
 				all = all && ok
 			}
@@ -241,7 +244,8 @@ func (c *Consumer) NoteScan(s Scan, kids map[abi.Kid]bool, inside bool) {
 		if !ok {
 			seen = scanned{clean: end, dirty: -1}
 		}
-		if inside || kids[x.kid] {
+		// A group that an earlier process found past the epoch stands in a later one's batch.
+		if inside && (ok || x.pastAt == 0) || kids[x.kid] {
 			seen.dirty = max(seen.dirty, s.From)
 		} else {
 			seen.clean = min(seen.clean, s.From)

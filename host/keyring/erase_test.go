@@ -162,6 +162,44 @@ func TestCommitInsideABatchIsNotPastIt(t *testing.T) {
 	cons.mustErase(kid, cons.timing.Window)
 }
 
+// TestRestartDoesNotBeginTheWindowAnew: what scans have shown is in memory only, and a group
+// that stands inside a later epoch's batch cannot be scanned for again.
+func TestRestartDoesNotBeginTheWindowAnew(t *testing.T) {
+	for _, inside := range []bool{false, true} {
+		_, cons, kid := held(t, "billing")
+		cons.settle(map[int32]int64{0: 10})
+		groups := map[string]map[int32]int64{"billing": {0: 8}}
+		scans, _ := cons.progress(groups)
+		cons.consumer.NoteScan(scans[0], nil, false)
+		cons.progress(groups)
+		cons.pass(cons.timing.Window / 2)
+		cons = cons.restart()
+		groups["billing"][0] = 9
+		scans, _ = cons.progress(groups)
+		if len(scans) != 1 {
+			t.Fatalf("scans %v", scans)
+		}
+		cons.consumer.NoteScan(scans[0], nil, inside)
+		cons.progress(groups)
+		cons.mustErase(kid, cons.timing.Window-cons.timing.Window/2)
+	}
+}
+
+// TestGroupThatWentBackIsFoundAfterARestart: a value of the epoch beyond the committed offset
+// says so.
+func TestGroupThatWentBackIsFoundAfterARestart(t *testing.T) {
+	_, cons, kid := held(t, "billing")
+	cons.settle(map[int32]int64{0: 10})
+	cons.progress(map[string]map[int32]int64{"billing": {0: 10}})
+	cons = cons.restart()
+	groups := map[string]map[int32]int64{"billing": {0: 2}}
+	scans, _ := cons.progress(groups)
+	cons.consumer.NoteScan(scans[0], map[abi.Kid]bool{kid: true}, false)
+	if cons.progress(groups); cons.state.secrets[kid].pastAt != 0 {
+		t.Error("past an epoch that the group reads again")
+	}
+}
+
 func TestLongStretchesAreNotScanned(t *testing.T) {
 	_, cons, _ := held(t, "billing")
 	cons.settle(map[int32]int64{0: maxScan + 1})

@@ -315,14 +315,20 @@ type Recipient struct {
 	kem    hpke.PublicKey
 }
 
+// present is the time for which entitlements are judged: this node's clock may be behind, and
+// whom the authority's state revokes is revoked from when it is read.
+func (r *Roster) present(now time.Time) uint64 {
+	if r.authority == nil {
+		return unixMs(now)
+	}
+	return max(unixMs(now), r.authority.Issued)
+}
+
 // Recipients returns, in order of node id, who is entitled to topic at now and has a
 // bundle (PROTOCOL.md §2.7.2). The error wraps abi.StatusNoRecipient and says whether
 // nobody is there, or which of groups has no recipient.
 func (r *Roster) Recipients(topic string, groups []string, now time.Time) ([]Recipient, error) {
-	at := unixMs(now)
-	if a := r.authority; a != nil {
-		at = max(at, a.Issued) // this node's clock may be behind: whom it revokes is revoked
-	}
+	at := r.present(now)
 	var out []Recipient
 	missing := slices.Clone(groups)
 	for id, n := range r.nodes {

@@ -255,6 +255,13 @@ func TestSharerRefusesWhoIsNotEntitled(t *testing.T) {
 			w.revoke(nil, late)
 			return req
 		}, abi.StatusNotEntitled},
+		{"a credential revoked by a clock that is ahead", func(w *world, _, late *party, kid abi.Kid) Record {
+			req := late.ask("billing", kid)
+			w.pass(30 * time.Second)
+			w.revoke(nil, late)
+			w.pass(-30 * time.Second)
+			return req
+		}, abi.StatusNotEntitled},
 		{"another's signature", func(w *world, holder, late *party, kid abi.Kid) Record {
 			req := late.ask("billing", kid)
 			req.Value[len(req.Value)-1] ^= 1

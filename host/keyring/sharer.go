@@ -74,9 +74,9 @@ func (c *Consumer) Share(key, value []byte, r *Roster, now time.Time) ([]ShareTa
 	if err := verify(cred.Subject, wire.TypeEpochRequest, q.Realm, q.AppendBody(nil), &q.Signature); err != nil {
 		return nil, fmt.Errorf("roster: node %v: %w", q.Node, err)
 	}
-	n := r.nodes[q.Node]
-	newest := n.newest(at, r.timing.Skew)
-	if newest == nil || !r.valid(newest, at) || !r.valid(cred, at) || !newest.Roles.Has(wire.RoleConsume) || !wire.MatchAny(newest.Groups, q.Group) {
+	n, present := r.nodes[q.Node], r.present(now)
+	newest := n.newest(present, r.timing.Skew)
+	if newest == nil || !r.valid(newest, present) || !r.valid(cred, present) || !newest.Roles.Has(wire.RoleConsume) || !wire.MatchAny(newest.Groups, q.Group) {
 		return nil, fmt.Errorf("roster: node %v asks for keys of group %s, to which its credential does not entitle it now: %w", q.Node, q.Group, abi.StatusNotEntitled)
 	}
 	s := c.serve(q.Node, at)
@@ -88,7 +88,7 @@ func (c *Consumer) Share(key, value []byte, r *Roster, now time.Time) ([]ShareTa
 	for _, kid := range q.Kids {
 		x := c.state.secrets[kid]
 		if x == nil || x.source < 0 || x.expired(c, at) || x.passedBy(q.Group) || x.start < newest.DataNotBefore ||
-			own.covers(wire.RoleConsume, x.topic) != nil || !wire.MatchAny(newest.Topics, x.topic) || !r.reachable(n, x.topic, at) ||
+			own.covers(wire.RoleConsume, x.topic) != nil || !wire.MatchAny(newest.Topics, x.topic) || !r.reachable(n, x.topic, present) ||
 			s.kids[kid] || len(s.kids) >= sharesEach || !chosen(peers, own.ID(), x) {
 			continue
 		}
