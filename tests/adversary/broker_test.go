@@ -1,6 +1,9 @@
 package adversary_test
 
 import (
+	"crypto/hkdf"
+	"crypto/sha256"
+	"slices"
 	"time"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
@@ -24,6 +27,7 @@ type value struct {
 	batch   []byte // the whole packed batch, for those who consume it
 	marker  bool   // a transaction's marker follows
 	step    int
+	time    time.Time // by its producer's clock
 	from    *node
 }
 
@@ -31,6 +35,7 @@ type value struct {
 // markers of transactions, which are offsets without a value.
 type partition struct {
 	values []int
+	start  int64 // of the log: what is below has been deleted there, and the thief has it all the same
 	end    int64 // the next offset
 }
 
@@ -40,17 +45,48 @@ type grant struct {
 	wraps  []wire.Wrap
 	kids   map[string]abi.Kid // by topic
 	from   *node
-	step   int // when it was written, and the roster read
+	step   int      // when it was written, and the roster read
+	secret [32]byte // es, as it was drawn
+}
+
+// A bundle is a prekey's public life, and the seed as it was drawn.
+type bundle struct {
+	*wire.PrekeyBundle
+	of   *node
+	seed [32]byte
+}
+
+// An event is what a record of the roster says: one of these.
+type event struct {
+	credential *wire.Credential
+	state      *wire.AuthorityState
+	bundle     *bundle
+	request    *wire.EpochRequest
+}
+
+// An appended is a record of the grants topic and the broker's time.
+type appended struct {
+	keyring.Record
+	time time.Time
 }
 
 // A broker keeps every byte for ever.
 type broker struct {
 	roster     []keyring.Record
-	grants     [keyring.GrantPartitions][]keyring.Record
+	events     []event // of roster, one each
+	grants     [keyring.GrantPartitions][]appended
+	shares     []*wire.KeyShare
 	epochs     []*grant
 	values     []*value
 	partitions map[place]*partition
 	byKid      map[abi.Kid]*grant
+	bundles    map[wire.PrekeyID]*bundle
+	identities map[wire.PublicKey][32]byte // seeds, as they were drawn
+}
+
+func newBroker() *broker {
+	return &broker{partitions: map[place]*partition{}, byKid: map[abi.Kid]*grant{}, bundles: map[wire.PrekeyID]*bundle{},
+		identities: map[wire.PublicKey][32]byte{}}
 }
 
 func (b *broker) at(p place) *partition {
@@ -58,6 +94,28 @@ func (b *broker) at(p place) *partition {
 		b.partitions[p] = &partition{}
 	}
 	return b.partitions[p]
+}
+
+// publish appends a record to the roster.
+func (b *broker) publish(f *fleet, rec keyring.Record) {
+	var e event
+	var err error
+	switch wire.Type(rec.Key[0]) {
+	case wire.TypeCredential:
+		e.credential, err = wire.ParseCredential(rec.Value)
+	case wire.TypeAuthorityState:
+		e.state, err = wire.ParseAuthorityState(rec.Value)
+	case wire.TypePrekeyBundle:
+		var p *wire.PrekeyBundle
+		if p, err = wire.ParsePrekeyBundle(rec.Value); err == nil {
+			e.bundle = b.bundles[wire.PrekeyIDOf(p.KEMPub[:])]
+		}
+	case wire.TypeEpochRequest:
+		e.request, err = wire.ParseEpochRequest(rec.Value)
+	}
+	f.must(err)
+	b.roster = append(b.roster, rec)
+	b.events = append(b.events, e)
 }
 
 // append stores a batch's value, and a marker behind it where it ends a transaction.
@@ -72,6 +130,19 @@ func (b *broker) append(v *value) {
 	b.values = append(b.values, v)
 }
 
+// retain moves the start of a topic's logs to the first value that is not older than a step.
+func (b *broker) retain(topic string, step int) {
+	for i := range int32(partitions) {
+		p := b.at(place{topic, i})
+		for _, v := range p.values {
+			if b.values[v].step >= step {
+				break
+			}
+			p.start = max(p.start, b.values[v].base+b.values[v].records)
+		}
+	}
+}
+
 // ends are the end offsets of a topic.
 func (b *broker) ends(topic string) map[int32]int64 {
 	out := map[int32]int64{}
@@ -81,16 +152,32 @@ func (b *broker) ends(topic string) map[int32]int64 {
 	return out
 }
 
+// from are the values of a partition that reach an offset or stand behind it.
+func (b *broker) from(p place, offset int64) []int {
+	values := b.at(p).values
+	i, _ := slices.BinarySearchFunc(values, offset, func(i int, offset int64) int {
+		if v := b.values[i]; v.base+v.records <= offset {
+			return -1
+		}
+		return 1
+	})
+	return values[i:]
+}
+
 // scan is what a reader of [from, to) sees: the kids of the values there, and whether it
 // starts with a stub.
 func (b *broker) scan(p place, from, to int64) (kids map[abi.Kid]bool, inside bool) {
 	kids = map[abi.Kid]bool{}
-	for _, i := range b.at(p).values {
+	for _, i := range b.from(p, from) {
 		v := b.values[i]
-		if v.base >= from && v.base < to {
-			kids[v.header.Kid] = true
+		if v.base >= to {
+			break
 		}
-		inside = inside || v.base < from && from < v.base+v.records
+		if v.base >= from {
+			kids[v.header.Kid] = true
+		} else {
+			inside = true
+		}
 	}
 	return kids, inside
 }
@@ -102,8 +189,17 @@ const (
 	commitsPosition  committer = iota // the next offset, markers behind it included
 	commitsNextValue                  // the offset after the last record; a marker stays uncommitted
 	commitsLastValue                  // the last record's own offset: one less than it should
+	commitsRarely                     // the next offset, now and then
+	shares                            // a share group: what its members acknowledge moves its start offset, in the midst of batches too
 	committers
 )
+
+func (c committer) String() string {
+	return [...]string{"position", "next value", "last value", "rarely", "share group"}[c]
+}
+
+// inside reports whether such a client may stop in the midst of a batch.
+func (c committer) inside() bool { return c == commitsLastValue || c == shares }
 
 // A group reads topics, at most up to lag behind, and commits in its way.
 type group struct {
@@ -112,7 +208,8 @@ type group struct {
 	kind      committer
 	lag       int // steps
 	members   []*node
-	next      map[place]int // of partition.values
+	next      map[place]int   // of partition.values
+	ready     map[place]int64 // what is to be committed, where that is not done at once
 	committed map[place]int64
 	history   map[place][]commit
 }
@@ -135,9 +232,19 @@ func (g *group) committedAt(p place, step int) int64 {
 	return offset
 }
 
-// A bundle is a prekey's public life: when its bundle was written and until when it is good.
-type bundle struct {
-	step     int
-	id       wire.PrekeyID
-	notAfter time.Time
+// commit notes what the group has committed of a partition.
+func (g *group) commit(p place, step int, offset int64) {
+	if _, ok := g.committed[p]; !ok || offset > g.committed[p] {
+		g.committed[p] = offset
+		g.history[p] = append(g.history[p], commit{step, offset})
+	}
+}
+
+// expand is HKDF-Expand-SHA256 of 32 bytes.
+func expand(secret [32]byte, label, context string) [32]byte {
+	b, err := hkdf.Expand(sha256.New, secret[:], label+context, 32)
+	if err != nil {
+		panic(err) // the lengths are constants
+	}
+	return [32]byte(b)
 }

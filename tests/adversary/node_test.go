@@ -10,76 +10,117 @@ import (
 	"github.com/wasm-e2ee/wasm-e2ee/abi/kafka"
 	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
 	"github.com/wasm-e2ee/wasm-e2ee/host/keyring"
-	"github.com/wasm-e2ee/wasm-e2ee/module/filter"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/reference"
 )
 
 // A node is one agent and its data plane.
 type node struct {
 	*fleet
+	role     role
 	name     string
 	produces []string
 	consumes []string
 	groups   []string
+	prefix   string // of groups that its credential covers besides, and that nobody uses
+	shares   bool   // with its peers
 	timing   keyring.Timing
-	ghost    bool           // its credential names a group that never comes
-	awake    func(int) bool // whether it runs in a step
+	awake    func(step int) bool
+	skew     time.Duration // its clock's, against the broker's
+	born     int           // when it is enrolled
+	dataFrom int           // its data_not_before is this many steps before that; 0: none
+	revoked  int           // when it is revoked, 0: never
 
+	id       wire.NodeID
 	state    *keyring.State
 	roster   *keyring.Roster
 	read     int
 	consumer *keyring.Consumer
 	producer *keyring.Producer
-	plane    *filter.Filter
+	plane    *plane
 	pending  []*keyring.Draft
+	requests []keyring.Record // of peers, to be answered
+	asked    map[abi.Kid]int  // when peers were asked
+	joined   bool             // and asked for what was missing at the start
+	renewing int              // when the next credential was last asked for
 
-	online  []bool // by step
-	bundles []bundle
+	online []bool // by step
 }
+
+// now is the time by the node's clock.
+func (n *node) now() time.Time { return at(n.step).Add(n.skew) }
 
 // start runs a process on a state.
 func (n *node) start(s *keyring.State) {
-	n.state, n.read, n.pending = s, 0, nil
+	n.state, n.read, n.pending, n.requests, n.asked, n.joined = s, 0, nil, nil, map[abi.Kid]int{}, false
 	n.roster = keyring.NewRoster(s, n.timing)
 	n.consumer = keyring.NewConsumer(s, n.timing, n.random)
+	n.consumer.NoteRetention("clicks", retention)
 	var err error
 	n.producer, err = keyring.NewProducer(s.Node(), n.timing, nil, n.random)
 	n.must(err)
-	n.plane = filter.New(n.random)
-	if status := n.plane.Configure(abi.Config{MaxDecompressed: 1 << 20}); status != abi.StatusOK {
-		n.t.Fatal(status)
-	}
+	n.plane = newPlane(n.t)
 }
 
 // stop ends the process: what is left is the state file.
 func (n *node) stop() {
 	file := n.state.Marshal()
 	n.producer.Wipe()
-	n.plane.Erase(nil)
+	n.plane.close()
 	n.state.Wipe()
 	s, err := keyring.ParseState(file)
 	n.must(err)
 	n.start(s)
+	n.rules[earliest].restart(n)
+	n.rules[latest].restart(n)
 }
 
 // sync reads the roster to its end.
 func (n *node) sync() {
 	for ; n.read < len(n.broker.roster); n.read++ {
 		rec := n.broker.roster[n.read]
-		if err := n.roster.Apply(rec.Key, rec.Value, at(n.step)); err != nil && !errors.Is(err, keyring.ErrRollback) {
+		if err := n.roster.Apply(rec.Key, rec.Value, n.now()); err != nil && !errors.Is(err, keyring.ErrRollback) {
 			n.must(err)
 		}
-		_, err := n.consumer.NoteRoster(rec.Key, rec.Value, at(n.step))
+		_, err := n.consumer.NoteRoster(rec.Key, rec.Value, n.now())
 		n.must(err)
+		if wire.Type(rec.Key[0]) == wire.TypeEpochRequest && n.shares {
+			n.requests = append(n.requests, rec)
+		}
 	}
+	n.rules[earliest].sync(n)
+	n.rules[latest].sync(n)
+}
+
+// renew takes the next credential if it is there, and asks for it when it is time.
+func (n *node) renew() {
+	n.sync()
+	if n.state.AdoptRenewal(n.roster, n.now()) {
+		n.renewing = 0
+		return
+	}
+	if n.now().Before(n.state.Node().RenewAt()) || !n.state.Node().Renewable(n.now()) || n.renewing > 0 && n.step < n.renewing+12 {
+		return
+	}
+	n.random.draws()
+	rec, err := n.state.Renew(n.random)
+	n.must(err)
+	q, err := wire.ParseRenewal(rec.Value)
+	n.must(err)
+	if drawn := n.random.draws(); len(drawn) > 0 {
+		n.broker.identities[q.Subject] = drawn[0]
+		n.rules[earliest].nextKey(n, q.Subject)
+		n.rules[latest].nextKey(n, q.Subject)
+	}
+	n.renewing = n.step
+	n.broker.publish(n.fleet, rec)
 }
 
 // produce rotates what is due and seals some batches.
 func (n *node) produce() {
-	now := at(n.step)
+	now := n.now()
 	n.sync()
 	for _, d := range n.pending {
-		n.must(n.producer.Activate(d, now, now))
+		n.must(n.producer.Activate(d, at(n.step), now))
 	}
 	n.pending = nil
 	if due := n.producer.Due(n.roster, now); len(due) > 0 {
@@ -102,19 +143,20 @@ func (n *node) produce() {
 // forget erases kids from the data plane. None means none here, and all to the plane.
 func (n *node) forget(kids []abi.Kid) {
 	if len(kids) > 0 {
-		n.plane.Erase(kids)
+		n.plane.erase(kids)
 	}
 }
 
 // prepare writes the grants of new epochs. Half of them are acknowledged a step later.
 func (n *node) prepare(topics []string) {
-	now := at(n.step)
-	drafts, _, err := n.producer.Prepare(topics, n.roster, now)
+	n.random.draws()
+	drafts, _, err := n.producer.Prepare(topics, n.roster, n.now())
 	n.must(err)
+	drawn := n.random.draws()
 	for _, d := range drafts {
 		g := &grant{kids: map[string]abi.Kid{}, from: n, step: n.step}
 		for _, rec := range d.Records {
-			n.broker.grants[rec.Partition] = append(n.broker.grants[rec.Partition], rec)
+			n.broker.grants[rec.Partition] = append(n.broker.grants[rec.Partition], appended{rec, at(n.step)})
 			part, err := wire.ParseGrant(rec.Value)
 			n.must(err)
 			g.header = &part.Header
@@ -124,9 +166,16 @@ func (n *node) prepare(topics []string) {
 			g.kids[topic.Name] = keyring.KidOf(topic.Commit)
 			n.broker.byKid[g.kids[topic.Name]] = g
 		}
+		for _, es := range drawn {
+			if isSecretOf(es, g) {
+				g.secret = es
+			}
+		}
 		n.broker.epochs = append(n.broker.epochs, g)
+		n.rules[earliest].grant(g)
+		n.rules[latest].grant(g)
 		if n.rng.IntN(2) == 0 {
-			n.must(n.producer.Activate(d, now, now))
+			n.must(n.producer.Activate(d, at(n.step), n.now()))
 		} else {
 			n.pending = append(n.pending, d)
 		}
@@ -135,31 +184,29 @@ func (n *node) prepare(topics []string) {
 
 // seal makes the data plane seal one batch of a client, where an epoch allows it.
 func (n *node) seal(topic string) {
-	now := at(n.step)
 	if n.rng.IntN(20) == 0 { // a worker is lost, and its leases are burned
-		n.plane.Erase(nil)
+		n.plane.erase(nil)
 	}
-	records := 1 + n.rng.IntN(3)
+	v := &value{place: place{topic, int32(n.rng.IntN(partitions))}, records: int64(1 + n.rng.IntN(3)), step: n.step, time: n.now(), from: n}
+	if v.partition == unused && (topic == "payments" || n.rng.IntN(20) > 0) {
+		v.partition = 0
+	}
 	var client []kafka.Record
-	for i := range records {
+	for i := range v.records {
 		client = append(client, kafka.Record{OffsetDelta: int32(i), Value: fmt.Appendf(nil, "%s %d", topic, len(n.broker.values))})
 	}
-	ms := now.UnixMilli()
-	b := reference.Join(kafka.BatchHeader{LastOffsetDelta: int32(records - 1), NumRecords: int32(records), BaseTimestamp: ms, MaxTimestamp: ms,
+	ms := n.now().UnixMilli()
+	b := reference.Join(kafka.BatchHeader{LastOffsetDelta: int32(v.records - 1), NumRecords: int32(v.records), BaseTimestamp: ms, MaxTimestamp: ms,
 		ProducerID: -1, ProducerEpoch: -1, BaseSequence: -1}, reference.Section(client...))
-	size := len(b)
-	b = append(b, make([]byte, 300)...)
-	v := &value{place: place{topic, int32(n.rng.IntN(partitions))}, records: int64(records), step: n.step, from: n}
+	var status abi.Status
 	for {
-		r, status := n.plane.SealBatch(b, size, []byte(topic), v.partition, uint64(ms))
-		if status == abi.StatusOK {
-			v.batch = b[:r.Length]
+		if v.batch, status = n.plane.transform(abi.FuncSealBatch, b, v.place, uint64(ms)); status == abi.StatusOK {
 			break
 		}
 		if status != abi.StatusNeedLease {
 			n.t.Fatal(status)
 		}
-		lease, err := n.producer.Lease(topic, now)
+		lease, err := n.producer.Lease(topic, n.now())
 		if errors.Is(err, abi.StatusNeedLease) {
 			if !slices.ContainsFunc(n.pending, func(d *keyring.Draft) bool { return slices.Contains(d.Topics, topic) }) {
 				n.prepare([]string{topic})
@@ -167,9 +214,7 @@ func (n *node) seal(topic string) {
 			return
 		}
 		n.must(err)
-		if status := n.plane.InstallLease(&lease); status != abi.StatusOK {
-			n.t.Fatal(status)
-		}
+		n.plane.lease(&lease)
 	}
 	var r kafka.Record
 	_, err := kafka.NextRecord(v.batch[kafka.BatchHeaderSize:], &r)
@@ -181,46 +226,80 @@ func (n *node) seal(topic string) {
 	n.broker.append(v)
 }
 
-// follow rotates the prekey and reads the own grants partition to its end.
+// follow rotates the prekey, reads the own grants partition to its end, asks peers for what
+// it lacks and answers them.
 func (n *node) follow() {
-	now := at(n.step)
+	now := n.now()
 	n.sync()
-	if n.consumer.PrekeyDue(now) {
+	if n.consumer.PrekeyDue(now) && n.state.Node().Check(now) == nil {
+		n.random.draws()
 		rec, err := n.consumer.NewPrekey(now)
 		n.must(err)
-		n.broker.roster = append(n.broker.roster, rec)
-		b, err := wire.ParsePrekeyBundle(rec.Value)
+		p, err := wire.ParsePrekeyBundle(rec.Value)
 		n.must(err)
-		n.bundles = append(n.bundles, bundle{n.step, wire.PrekeyIDOf(b.KEMPub[:]), time.UnixMilli(int64(b.NotAfter))})
+		b := &bundle{PrekeyBundle: p, of: n, seed: n.random.draws()[0]}
+		n.broker.bundles[wire.PrekeyIDOf(p.KEMPub[:])] = b
+		n.broker.publish(n.fleet, rec)
+		n.rules[earliest].prekey(n, b)
+		n.rules[latest].prekey(n, b)
 	}
+	n.readGrants()
+	for _, finding := range n.consumer.Findings(n.roster, now) {
+		n.t.Errorf("step %d: the %s raises an alarm on an honest cluster: %v", n.step, n.name, finding)
+	}
+	n.share()
+	if !n.joined && n.consumer.Published() {
+		n.joined = true
+		n.ask(nil)
+	}
+}
+
+// readGrants reads the own grants partition to its end, or to a grant that starts in the
+// future by this node's clock: that has to wait.
+func (n *node) readGrants() {
 	part := n.state.Node().GrantPartition()
 	for i := max(n.consumer.GrantsNext(), 0); i < int64(len(n.broker.grants[part])); i++ {
 		rec := n.broker.grants[part][i]
-		if _, err := n.consumer.ApplyGrant(part, i, rec.Key, rec.Value, n.roster, now); err != nil && !errors.Is(err, abi.StatusErased) {
+		apply := n.consumer.ApplyGrant
+		if wire.Type(rec.Key[0]) == wire.TypeKeyShare {
+			apply = n.consumer.ApplyShare
+		}
+		_, err := apply(part, i, rec.Key, rec.Value, n.roster, n.now())
+		if errors.Is(err, abi.StatusClockSkew) && rec.time.After(n.now()) {
+			break
+		}
+		if !errors.Is(err, abi.StatusErased) {
 			n.must(err)
 		}
 		n.consumer.NoteGrants(i + 1)
 	}
+	n.rules[earliest].readGrants(n)
+	n.rules[latest].readGrants(n)
 }
 
-// open opens a batch in the data plane, or skips it where its key is not to be had.
-func (n *node) open(v *value) {
-	root, err := n.consumer.Root(v.topic, v.header.Kid, at(n.step))
+// open opens a batch in the data plane, or skips it where its key is not to be had. It
+// returns false while peers have their time to share it.
+func (n *node) open(v *value) bool {
+	root, err := n.consumer.Root(v.topic, v.header.Kid, n.now())
 	if err != nil {
-		return
+		if n.consumer.Askable(v.topic, v.header.Kid) {
+			if step, ok := n.asked[v.header.Kid]; ok {
+				return n.step-step > 2
+			}
+			return !n.ask(map[abi.Kid]string{v.header.Kid: v.topic})
+		}
+		return true
 	}
-	if status := n.plane.InstallRoot(&root); status != abi.StatusOK {
+	n.plane.root(&root)
+	if _, status := n.plane.transform(abi.FuncOpenBatch, v.batch, v.place, uint64(n.now().UnixMilli())); status != abi.StatusOK {
 		n.t.Fatal(status)
 	}
-	b := slices.Clone(v.batch)
-	if _, status := n.plane.OpenBatch(b, len(b), []byte(v.topic), v.partition); status != abi.StatusOK {
-		n.t.Fatal(status)
-	}
+	return true
 }
 
 // erase does what the agent's loop does about erasure.
 func (n *node) erase() {
-	now := at(n.step)
+	now := n.now()
 	for _, topic := range n.consumer.EndsWanted(now) {
 		n.consumer.NoteEnds(topic, n.broker.ends(topic), now)
 	}
@@ -237,13 +316,15 @@ func (n *node) erase() {
 		n.consumer.NoteGrantsEnd(int64(len(n.broker.grants[n.state.Node().GrantPartition()])), now)
 	}
 	n.forget(n.consumer.Tick(now))
+	n.rules[earliest].erase(n)
+	n.rules[latest].erase(n)
 }
 
 // progress is what the broker says of a topic to a node.
 func (n *node) progress(topic string) keyring.Progress {
 	p := keyring.Progress{LogStart: map[int32]int64{}, Groups: map[string]map[int32]int64{}}
 	for i := range int32(partitions) {
-		p.LogStart[i] = 0
+		p.LogStart[i] = n.broker.at(place{topic, i}).start
 	}
 	for _, name := range n.groups {
 		g := n.fleet.groups[name]
