@@ -160,11 +160,24 @@ func (n *node) alarm(where string, err error) { n.fail("alarm at %s: %s: %v", n.
 func (f *fleet) fail(format string, args ...any) {
 	f.t.Helper()
 	f.t.Errorf("%v: %s", f.now.Sub(began), fmt.Sprintf(format, args...))
-	if f.failures++; f.failures == 20 {
+	f.mu.Lock()
+	f.failures++
+	stop := f.failures >= 20
+	f.mu.Unlock()
+	if stop {
 		f.t.FailNow()
 	}
 }
 
 // count adds to a number that the test prints; most keeps the largest.
-func (f *fleet) count(what string, n int) { f.counts[what] += n }
-func (f *fleet) most(what string, n int)  { f.maxima[what] = max(f.maxima[what], n) }
+func (f *fleet) count(what string, n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.counts[what] += n
+}
+
+func (f *fleet) most(what string, n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.maxima[what] = max(f.maxima[what], n)
+}

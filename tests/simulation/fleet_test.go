@@ -13,6 +13,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -59,12 +60,14 @@ type fleet struct {
 	groups map[string]*group
 	events []event
 
-	members  map[wire.NodeID]*member
-	fresh    time.Time   // until when the newest AuthorityState is good
-	started  []time.Time // of each topic's epochs
-	theft    time.Time   // until when a revoked producer's grants may be read
-	outage   time.Time   // when the broker was last away
-	sealed   int
+	members map[wire.NodeID]*member
+	fresh   time.Time   // until when the newest AuthorityState is good
+	started []time.Time // of each topic's epochs
+	theft   time.Time   // until when a revoked producer's grants may be read
+	outage  time.Time   // when the broker was last away
+	sealed  int
+
+	mu       sync.Mutex // guards what follows
 	failures int
 	counts   map[string]int
 	maxima   map[string]int
@@ -140,19 +143,18 @@ func (f *fleet) advance() {
 	} else if f.office.up {
 		f.office.work()
 	}
-	for _, n := range f.nodes {
-		if !n.up {
-			continue
-		}
+	f.each(func(n *node) {
 		if f.broker.up {
 			n.sync()
 			n.renew()
 		}
-		if len(n.produces) > 0 {
-			n.produce()
-		}
 		if len(n.consumes) > 0 {
 			n.follow()
+		}
+	})
+	for _, n := range f.nodes {
+		if n.up && len(n.produces) > 0 {
+			n.produce()
 		}
 		n.flush()
 	}
@@ -177,6 +179,22 @@ func (f *fleet) advance() {
 	if step%int(5*day/tick) == 0 {
 		f.broker.repeat(f.rng.IntN, f.now)
 	}
+}
+
+// each does what nodes do on their own, two at a time: they read what the broker has, and what
+// they write is stored later, so that the order does not matter.
+func (f *fleet) each(do func(*node)) {
+	var wg sync.WaitGroup
+	for half := range 2 {
+		wg.Go(func() {
+			for i := half; i < len(f.nodes); i += 2 {
+				if n := f.nodes[i]; n.up {
+					do(n)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // flush has the broker store what a node wrote.
