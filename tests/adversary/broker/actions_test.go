@@ -1,25 +1,42 @@
 package broker
 
 import (
+	"slices"
 	"time"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
 	"github.com/wasm-e2ee/wasm-e2ee/abi/kafka"
+	"github.com/wasm-e2ee/wasm-e2ee/host/agent"
 )
 
 // An action is one thing that the broker does against the protocol. Either answer edits an
 // answer on its way, or store appends to a partition what was not sent there.
 //
-// What it is expected to come to is one of detected and outside.
+// What is longer is a script. What it is expected to come to is one of detected, alarm and
+// outside.
 type action struct {
 	name     string
 	key      int16  // the API whose answers are edited
 	client   string // whose; "": anybody's
 	answer   func(e *editor, x exchange, frame []byte) (reply, bool)
+	stage    func(w *world) (after func()) // writes what answer edits, once it is armed; after: the broker is honest again
 	store    func(w *world, at place) bool
-	detected string // what a sidecar's log says of it
-	outside  string // why nobody has to notice: nothing changes, or PROTOCOL.md §3 claims nothing
-	several  bool   // it needs more than one batch in an answer
+	script   func(tr *traffic, at place) bool
+	detected string      // what the log of a sidecar, an agent or an issuer says of it
+	alarm    agent.Alarm // the kind that an agent raises, in its log, Snapshot and metrics
+	outside  string      // why nobody has to notice: nothing changes, or PROTOCOL.md §3 claims nothing
+	several  bool        // it needs more than one batch in an answer
+}
+
+// seen is how an action shows, for people.
+func (a *action) seen() string {
+	switch {
+	case a.alarm != "":
+		return "alarm `" + string(a.alarm) + "`"
+	case a.detected != "":
+		return "log: `" + a.detected + "`"
+	}
+	return "outside: " + a.outside
 }
 
 const anyKey = -1
@@ -35,8 +52,18 @@ const (
 
 // actions is everything that this broker does.
 func actions() []*action {
-	return append(append(transportActions(), dataActions()...), controlActions()...)
+	return slices.Concat(recordActions(), realmActions(), memberActions())
 }
+
+// recordActions need a producer and a consumer, realmActions an issuer too, and memberActions
+// members that lack keys.
+func recordActions() []*action {
+	return slices.Concat(transportActions(), dataActions(), controlActions())
+}
+func realmActions() []*action {
+	return slices.Concat(authorityActions(), logActions(), enrolmentActions())
+}
+func memberActions() []*action { return slices.Concat(shareActions(), requestActions()) }
 
 func transportActions() []*action {
 	return []*action{

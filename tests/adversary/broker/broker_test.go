@@ -7,48 +7,92 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/wasm-e2ee/wasm-e2ee/host/config"
 )
 
 // Each action alone: it is seen for what it is, or listed with the reason why it need not be.
 func TestEachActionIsDetectedOrOutsideTheModel(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, 1)
-	tr := newTraffic(w)
-	tr.produceThrough(w.start("producer", w.enrolProducer("producer")))
 	all := actions()
-	if len(all) < 20 {
-		t.Errorf("%d actions", len(all))
+	names := map[string]bool{}
+	for _, a := range all {
+		ways := 0
+		for _, how := range []string{a.detected, string(a.alarm), a.outside} {
+			if how != "" {
+				ways++
+			}
+		}
+		if ways != 1 || names[a.name] {
+			t.Errorf("%s: is it detected, or outside the model? It is listed %d times", a.name, ways)
+		}
+		names[a.name] = true
 	}
+	t.Logf("%d actions", len(all))
+	if len(all) < 20 {
+		t.Error("too few to judge by")
+	}
+	for name, test := range map[string]struct {
+		policy  config.Policy
+		actions []*action
+		prepare func(tr *traffic)
+	}{
+		"records, stop": {actions: recordActions()},
+		"records, skip": {config.Policy{OnUnreadable: config.Skip}, dataActions(), nil},
+		"realm":         {actions: realmActions(), prepare: func(tr *traffic) { tr.w.issuing() }},
+		"members":       {actions: memberActions(), prepare: func(tr *traffic) { tr.lacking(6) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorldUnder(t, 1, test.policy)
+			tr := newTraffic(w)
+			tr.produceThrough(w.start("producer", w.enrolProducer("producer")))
+			if test.prepare != nil {
+				test.prepare(tr)
+			}
+			tr.each(test.actions)
+		})
+	}
+}
+
+// each performs every action, each on a partition of its own.
+func (tr *traffic) each(all []*action) {
+	t, w := tr.w.t, tr.w
 	topics := w.makeTopics(int32(len(all)), "a", "b")
 	defer tr.consume(topics...)()
 	if _, err := tr.send(place{topics[1], 0}, 2); err != nil {
 		t.Fatal(err)
 	}
 	for i, a := range all {
-		if (a.detected == "") == (a.outside == "") {
-			t.Errorf("%s: is it detected, or outside the model?", a.name)
-		}
 		at := place{topics[0], int32(i)}
 		before, err := tr.send(at, 1+i%3)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if a.client == consumerClient && !eventually(15*time.Second, func() bool { return tr.arrived(before) }) {
-			t.Fatalf("%s: what was produced before did not arrive", a.name)
+		if (a.client == consumerClient || a.script != nil) && !eventually(15*time.Second, func() bool { return tr.arrived(before) }) {
+			t.Fatalf("%s: what was produced before did not arrive:\n%s", a.name, w.log.from(max(0, w.log.size()-20)))
 		}
-		mark := w.log.size()
+		mark, raised := w.log.size(), w.alarms(a.alarm)
 		if !tr.perform(a, at) {
-			t.Errorf("%s: could not be applied", a.name)
+			t.Errorf("%s: could not be applied:\n%s", a.name, w.log.from(mark))
 			continue
 		}
-		if a.detected != "" && !eventually(10*time.Second, func() bool { return w.log.says(mark, a.detected, w.edited(a)) }) {
-			t.Errorf("%s: nothing in the log says %q:\n%s", a.name, a.detected, w.log.from(mark))
+		detected := a.detected
+		if detected == unopened && w.policy.OnUnreadable == config.Skip {
+			detected = passedOver
 		}
-		t.Logf("%-50s %s%s", a.name, a.detected, a.outside)
+		if detected != "" && !eventually(10*time.Second, func() bool { return w.log.says(mark, detected, w.edited(a)) }) {
+			t.Errorf("%s: nothing in the log says %q:\n%s", a.name, detected, w.log.from(mark))
+		}
+		if a.alarm != "" && !eventually(10*time.Second, func() bool { return w.alarms(a.alarm) > raised }) {
+			t.Errorf("%s: nobody raises the alarm %q:\n%s", a.name, a.alarm, w.log.from(mark))
+		}
+		t.Logf("%-50s %s", a.name, a.seen())
 	}
 	tr.resumes("resumed")
 	tr.check()
@@ -87,13 +131,20 @@ func TestNoSequenceOfActionsDeliversWhatWasNotSent(t *testing.T) {
 	t.Parallel()
 	first := number(t, firstVariable, 1)
 	applied := map[string]int{}
-	for seed := first; seed < first+number(t, seedsVariable, 2); seed++ {
-		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
-			for name, n := range sequence(t, uint64(seed)) {
-				applied[name] += n
-			}
-		})
-	}
+	var mu sync.Mutex
+	t.Run("sequences", func(t *testing.T) {
+		for seed := first; seed < first+number(t, seedsVariable, 2); seed++ {
+			t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
+				t.Parallel()
+				done := sequence(t, uint64(seed))
+				mu.Lock()
+				defer mu.Unlock()
+				for name, n := range done {
+					applied[name] += n
+				}
+			})
+		}
+	})
 	for _, a := range actions() {
 		t.Logf("%-50s %d times", a.name, applied[a.name])
 		if applied[a.name] == 0 {
@@ -102,24 +153,44 @@ func TestNoSequenceOfActionsDeliversWhatWasNotSent(t *testing.T) {
 	}
 }
 
-// perRound is how many actions share a set of topics: some of them end a partition for good,
-// since the policy of a sidecar is to stop there.
+// perRound is how many actions share a set of topics: where the policy of the sidecars is to
+// stop, some of them end a partition for good.
 const perRound = 16
 
+// policyOf gives half of the sequences each policy.
+func policyOf(seed uint64) (p config.Policy) {
+	if seed%2 == 1 {
+		p.OnUnreadable = config.Skip
+	}
+	if seed/2%2 == 1 {
+		p.Freshness = config.Require
+	}
+	return p
+}
+
 // sequence applies every action in an order that the seed decides, in rounds on fresh topics,
-// with a producer that is restarted in between. It returns how often each was applied.
+// with a producer that is restarted in between, members that come late, and one that is
+// revoked. It returns how often each action was applied.
 func sequence(t *testing.T, seed uint64) (applied map[string]int) {
-	w := newWorld(t, seed)
+	w := newWorldUnder(t, seed, policyOf(seed))
 	tr := newTraffic(w)
+	w.issuing()
 	state := w.enrolProducer("producer")
 	all := actions()
 	rng := rand.New(rand.NewPCG(seed, 3))
 	rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	const partitions = 4
 	missed := map[string]bool{}
+	rounds := (len(all) + perRound - 1) / perRound
 	for round := 0; len(all) > 0; round++ {
 		side, stop := w.stopping("producer", state)
 		tr.produceThrough(side)
+		switch round {
+		case 0:
+			tr.lacking(6)
+		case rounds / 2:
+			w.revoke(w.leaver)
+		}
 		topics := w.makeTopics(partitions, fmt.Sprintf("%d-a", round), fmt.Sprintf("%d-b", round))
 		anywhere := func() place { return place{topics[rng.IntN(len(topics))], int32(rng.IntN(partitions))} }
 		stopConsumer := tr.consume(topics...)
@@ -140,11 +211,16 @@ func sequence(t *testing.T, seed uint64) (applied map[string]int) {
 			}
 		}
 		w.edit.arm(nil)
+		if w.policy.OnUnreadable == config.Skip {
+			tr.goesOn(topics, partitions)
+		}
 		tr.resumes(fmt.Sprintf("%d-resumed", round))
 		stopConsumer()
 		tr.producer.Close()
 		stop()
 	}
+	tr.lateReads()
+	w.leaverHasNothing()
 	tr.check()
 	w.edit.mu.Lock()
 	defer w.edit.mu.Unlock()
@@ -154,6 +230,13 @@ func sequence(t *testing.T, seed uint64) (applied map[string]int) {
 // perform applies one action, with records that it can work on, and reports whether it was.
 func (tr *traffic) perform(a *action, at place) bool {
 	w := tr.w
+	if a.script != nil {
+		ok := a.script(tr, at)
+		if ok {
+			w.edit.did(a.name)
+		}
+		return ok
+	}
 	if a.store != nil {
 		tr.produce(at, 2)
 		ok := eventually(3*time.Second, func() bool { return a.store(w, at) })
@@ -171,6 +254,14 @@ func (tr *traffic) perform(a *action, at place) bool {
 	}
 	w.edit.arm(a)
 	defer w.edit.arm(nil)
+	if a.stage != nil {
+		if after := a.stage(w); after != nil {
+			defer func() {
+				w.edit.arm(nil)
+				after()
+			}()
+		}
+	}
 	return eventually(4*time.Second, func() bool {
 		tr.produce(at, 2)
 		time.Sleep(10 * time.Millisecond)
@@ -182,6 +273,19 @@ func (tr *traffic) perform(a *action, at place) bool {
 func (tr *traffic) produce(at place, n int) {
 	for _, r := range tr.records(at, n) {
 		tr.producer.TryProduce(tr.w.t.Context(), r, nil)
+	}
+}
+
+// goesOn demands that what is produced from now on arrives on the same partitions: where the
+// policy is to skip, nothing that was done to them ends one.
+func (tr *traffic) goesOn(topics []string, partitions int32) {
+	tr.w.t.Helper()
+	for _, topic := range topics {
+		for p := range partitions {
+			if records, err := tr.send(place{topic, p}, 2); err != nil || !eventually(20*time.Second, func() bool { return tr.arrived(records) }) {
+				tr.w.t.Errorf("topic %s, partition %d does not go on once the broker is honest: %v\n%s", topic, p, err, tr.w.log.from(max(0, tr.w.log.size()-20)))
+			}
+		}
 	}
 }
 

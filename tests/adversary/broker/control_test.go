@@ -90,7 +90,7 @@ func controlActions() []*action {
 				return old != nil
 			})},
 		{name: "show different rosters", key: kafka.KeyFetch, client: agentClient,
-			outside: "one reader's roster is not another's: C4' bounds it; grants are not compared across producers yet (§2.14)",
+			outside: "one reader's roster is not another's: C4' bounds it; a node that is left out of grants for longer than the skew raises omitted (§2.14)",
 			answer: onControl(keyring.RosterTopic, func(e *editor, at place, r *kafka.Record) bool {
 				shown := wire.Type(r.Key[0]) == wire.TypePrekeyBundle
 				r.Value = nil
@@ -175,7 +175,7 @@ func (w *world) again(r *controlRecord) bool {
 		return false
 	}
 	topic := keyring.RosterTopic
-	if wire.Type(r.key[0]) == wire.TypeEpochGrant {
+	if t := wire.Type(r.key[0]); t == wire.TypeEpochGrant || t == wire.TypeKeyShare {
 		topic = keyring.GrantsTopic
 	}
 	return w.write(topic, r.partition, r.key, r.value)

@@ -2,11 +2,16 @@ package broker
 
 import (
 	"encoding/binary"
+	"fmt"
 	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
 	"github.com/wasm-e2ee/wasm-e2ee/abi/kafka"
 	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
+	"github.com/wasm-e2ee/wasm-e2ee/host/keyring"
 )
 
 // data is an action on the first batch that the consumer is served.
@@ -26,12 +31,16 @@ func outside(a *action, why string) *action {
 	return a
 }
 
+// A kid in a place of another topic: the agent refuses its root, or, where the root is in use
+// already, its tag fails. Where the policy is to skip, the log says the second.
+const (
+	unopened   = "batch cannot be opened"
+	passedOver = "batches that cannot be opened are passed over"
+)
+
 func dataActions() []*action {
 	unauthentic := is(abi.StatusUnauthentic)
 	malformed := is(abi.StatusMalformed)
-	// A kid in a place of another topic: the agent refuses its root, or, where the root is in use
-	// already, its tag fails.
-	const unopened = "batch cannot be opened"
 	return []*action{
 		data("flip a bit", unauthentic, func(e *editor, at place, b []byte) []byte {
 			return value(b, func(v []byte) {
@@ -154,12 +163,45 @@ func dataActions() []*action {
 				old := w.seen.other(func(o place, _ []byte, _ wire.PackedHeader) bool { return o == at })
 				return old != nil && w.append(at, old)
 			}},
+		{name: "duplicate a stored batch after a restart", detected: is(abi.StatusReplayed), script: duplicateAfterRestart},
+		{name: "keep a batch back until its epoch is over", detected: is(abi.StatusReplayed), script: keepBackPastTheEnd},
 		{name: "store plaintext", detected: is(abi.StatusPlaintext),
 			store: func(w *world, at place) bool {
 				old := w.seen.other(func(o place, _ []byte, _ wire.PackedHeader) bool { return o == at })
 				return old != nil && w.append(at, rebuilt(old, []kafka.Record{{Value: []byte("injected by the broker")}}))
 			}},
 	}
+}
+
+// duplicateAfterRestart appends once more what a process that has ended delivered.
+func duplicateAfterRestart(tr *traffic, at place) bool {
+	records, err := tr.send(at, 2)
+	if err != nil || !eventually(3*time.Second, func() bool { return tr.arrived(records) }) {
+		return false
+	}
+	old := tr.w.seen.sealed(at)
+	return tr.w.restartConsumer() && tr.w.append(at, old)
+}
+
+// keepBackPastTheEnd shows a batch for the first time where its epoch has ended: no map says
+// that it was there before.
+func keepBackPastTheEnd(tr *traffic, at place) bool {
+	w := tr.w
+	topic := w.makeTopics(1, fmt.Sprintf("kept-%d", w.log.size()))[0]
+	at = place{topic, 0}
+	if _, err := tr.send(at, 2); err != nil {
+		return false
+	}
+	batch := w.seen.sealed(at)
+	h, _ := sealedHeader(batch)
+	if !eventually(20*time.Second, func() bool {
+		return slices.ContainsFunc(w.consumer.Agent.Snapshot().Held, func(k keyring.KidView) bool { return k.Kid == h.Kid && k.EndsNoted })
+	}) || !w.append(at, batch) {
+		return false
+	}
+	mark := w.log.size()
+	defer tr.consumeWith(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {0: kgo.NewOffset().At(2)}}))()
+	return eventually(10*time.Second, func() bool { return w.log.says(mark, is(abi.StatusReplayed), "topic="+topic+" ") })
 }
 
 // splice puts bytes [from, to) of another sealed value into the first.

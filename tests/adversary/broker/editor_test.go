@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi/kafka"
+	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
 )
 
 // honest is the client id of the test's own connections: nothing of theirs is edited.
@@ -19,6 +20,7 @@ const honest = "honest"
 // Client ids of the parties whose answers are edited.
 const (
 	agentClient    = "wasm-e2ee-agent"
+	issuerClient   = "issuer" // which decides by its book, whatever it is shown
 	consumerClient = "plain-consumer"
 	producerClient = "plain-producer"
 )
@@ -51,9 +53,12 @@ type editor struct {
 
 	mu       sync.Mutex
 	rng      *rand.Rand
-	armed    *action // the one that is applied next
-	held     *place  // a partition that is shown without its records
-	hit      *place  // where data was edited last
+	armed    *action                    // the one that is applied next
+	held     *place                     // a partition that is shown without its records
+	hit      *place                     // where data was edited last
+	kept     func(r *kafka.Record) bool // control records that nobody is shown
+	staged   *wire.AuthorityState       // the one that is edited
+	instead  []byte                     // of it
 	applied  map[string]int
 	metadata map[exchange][]byte // the first answer to each
 	names    map[[16]byte]string // of topics, by id
@@ -80,6 +85,13 @@ func (e *editor) hold(at place) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.held = &at
+}
+
+// keepBack shows nobody the control records for which f holds; nil: everybody sees all.
+func (e *editor) keepBack(f func(r *kafka.Record) bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.kept = f
 }
 
 // where is the partition that was edited last.
@@ -200,6 +212,9 @@ func (e *editor) edit(x exchange, frame []byte) reply {
 			return r
 		}
 	}
+	if e.kept != nil && x.key == kafka.KeyFetch && x.client == agentClient {
+		frame = e.without(x, frame)
+	}
 	a := e.armed
 	if a == nil || a.answer == nil || a.key != anyKey && a.key != x.key || a.client != "" && a.client != x.client {
 		return reply{frame: frame}
@@ -211,6 +226,35 @@ func (e *editor) edit(x exchange, frame []byte) reply {
 	e.applied[a.name]++
 	e.armed = nil
 	return r
+}
+
+// without turns what is kept back into tombstones, which say nothing and move readers on.
+func (e *editor) without(x exchange, frame []byte) []byte {
+	size, err := kafka.ResponseHeaderSize(x.key, x.version, frame)
+	if err != nil {
+		return frame
+	}
+	r, err := kafka.ParseFetchResponse(x.version, frame[size:])
+	if err != nil {
+		return frame
+	}
+	eachPartition(e, r, func(_ place, p *kafka.FetchPartition) {
+		var out []byte
+		for _, b := range split(p.Records) {
+			records, changed := recordsOf(b), false
+			for i := range records {
+				if len(records[i].Key) > 0 && records[i].Value != nil && e.kept(&records[i]) {
+					records[i].Value, changed = nil, true
+				}
+			}
+			if changed {
+				b = rebuilt(b, records)
+			}
+			out = append(out, b...)
+		}
+		p.Records = out
+	})
+	return r.Append(append([]byte{}, frame[:size]...))
 }
 
 // learn remembers names of topics and what can be shown again later.
@@ -294,4 +338,14 @@ func (e *editor) name(id [16]byte) string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.names[id]
+}
+
+// named finds an action.
+func named(name string) *action {
+	for _, a := range actions() {
+		if a.name == name {
+			return a
+		}
+	}
+	return nil
 }

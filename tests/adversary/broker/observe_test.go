@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/pierrec/lz4/v4"
 
@@ -45,11 +46,21 @@ type observations struct {
 	wraps    int                           // checked
 	batches  map[place][][]byte            // data as stored, by offset
 	times    map[place]bool                // LogAppendTime was claimed there
+	made     map[place][]byte              // the latest data batch, as produced
+	gone     map[wire.NodeID]revoked
+	written  map[wire.Type][]controlRecord // the other kinds of control records, by agents and issuers
+}
+
+// revoked is from when on a node gets nothing.
+type revoked struct {
+	seq uint64 // of the state that revokes it
+	at  uint64 // everybody can have read it, Unix ms
 }
 
 func newObservations(entitled func(string, wire.NodeID) bool) *observations {
 	return &observations{entitled: entitled, leaves: map[leaf][wire.SaltSize]byte{}, prekeys: map[wire.PrekeyID]wire.NodeID{},
-		batches: map[place][][]byte{}, times: map[place]bool{}}
+		batches: map[place][][]byte{}, times: map[place]bool{}, made: map[place][]byte{},
+		gone: map[wire.NodeID]revoked{}, written: map[wire.Type][]controlRecord{}}
 }
 
 func (o *observations) fault(format string, args ...any) {
@@ -120,6 +131,7 @@ func (o *observations) produced(at place, batch []byte) {
 			o.fault("kid %x: leaf %d sealed two batches", h.Kid, h.Leaf)
 		}
 		o.leaves[l] = h.Salt
+		o.made[at] = inflated(batch)
 	}
 }
 
@@ -140,6 +152,9 @@ func (o *observations) published(r controlRecord) {
 		o.grants = append(o.grants, r)
 		for _, w := range g.Wraps {
 			o.wraps++
+			if gone, ok := o.gone[w.Node]; ok && (g.Header.AuthoritySeq >= gone.seq || g.Header.Start >= gone.at) {
+				o.fault("node %v is revoked, and granted an epoch that starts %d ms later", w.Node, int64(g.Header.Start-gone.at))
+			}
 			if o.prekeys[w.Prekey] != w.Node {
 				o.fault("a grant is wrapped for prekey %v, which node %v never published", w.Prekey, w.Node)
 			}
@@ -149,7 +164,50 @@ func (o *observations) published(r controlRecord) {
 				}
 			}
 		}
+	case wire.TypeKeyShare:
+		k, err := wire.ParseKeyShare(r.value)
+		if err != nil {
+			o.fault("a key share that does not parse: %v", err)
+			return
+		}
+		o.wraps++
+		if o.prekeys[k.Prekey] != k.Recipient {
+			o.fault("a key is shared to prekey %v, which node %v never published", k.Prekey, k.Recipient)
+		}
+		if !o.entitled(k.Topic, k.Recipient) {
+			o.fault("topic %s: a key is shared with node %v, which is not entitled to it", k.Topic, k.Recipient)
+		}
+		if gone, ok := o.gone[k.Recipient]; ok && uint64(time.Now().UnixMilli()) >= gone.at {
+			o.fault("node %v is revoked, and a key is shared with it", k.Recipient)
+		}
+		o.keepLocked(r)
+	default:
+		o.keepLocked(r)
 	}
+}
+
+func (o *observations) keepLocked(r controlRecord) {
+	if t := wire.Type(r.key[0]); r.value != nil {
+		o.written[t] = append(o.written[t], r)
+	}
+}
+
+// of returns the records of a kind that agents and issuers wrote, the oldest first.
+func (o *observations) of(t wire.Type) []controlRecord {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var out []controlRecord
+	for _, r := range o.written[t] {
+		out = append(out, controlRecord{r.partition, slices.Clone(r.key), slices.Clone(r.value)})
+	}
+	return out
+}
+
+// sealed is the latest batch that was produced to a partition.
+func (o *observations) sealed(at place) []byte {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.made[at])
 }
 
 // served keeps data batches as the broker serves them, before anything is edited.

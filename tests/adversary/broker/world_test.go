@@ -8,6 +8,7 @@ import (
 	crand "crypto/rand"
 	"encoding/pem"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -59,6 +60,11 @@ func module(t *testing.T) string {
 }
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	// The worlds wait most of their time, for epochs to end and clients to retry.
+	if err := flag.Set("test.parallel", "7"); err != nil {
+		panic(err)
+	}
 	code := m.Run()
 	_ = os.RemoveAll(build.dir)
 	os.Exit(code)
@@ -111,11 +117,27 @@ type world struct {
 	log    *logBook
 	admin  *kgo.Client
 	issuer *keyring.Issuer
+	policy config.Policy
+	kafka  *kfake.Cluster
 
-	consumerCred *wire.Credential
-	mallory      member
-	malloryKEM   [wire.KEMPublicSize]byte
-	consumer     *sidecar.Sidecar
+	consumerCred  *wire.Credential
+	consumerState string
+	mallory       member
+	malloryKEM    [wire.KEMPublicSize]byte
+	judas         member // who may read everything, and share
+	consumer      *sidecar.Sidecar
+	stopConsumer  func()
+	late, leaver  *newcomer
+
+	live struct { // agents that run
+		sync.Mutex
+		agents  map[*agent.Agent]bool
+		members map[wire.NodeID]bool // who may read the topics
+	}
+	authority struct {
+		sync.Mutex
+		latest *wire.AuthorityState
+	}
 
 	ids struct { // of topics
 		sync.Mutex
@@ -128,18 +150,25 @@ const (
 	group       = "readers" // without a member nothing is past anything, and nothing is erased
 )
 
-func newWorld(t *testing.T, seed uint64) *world {
+func newWorld(t *testing.T, seed uint64) *world { return newWorldUnder(t, seed, config.Policy{}) }
+
+// newWorldUnder makes a world in which the sidecars have this policy.
+func newWorldUnder(t *testing.T, seed uint64, policy config.Policy) *world {
 	t.Helper()
-	t.Logf("seed %d", seed)
-	w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 2)), dir: t.TempDir(), log: &logBook{}}
+	t.Logf("seed %d, on_unreadable %q, freshness %q", seed, policy.OnUnreadable, policy.Freshness)
+	w := &world{t: t, policy: policy, rng: rand.New(rand.NewPCG(seed, 2)), dir: t.TempDir(), log: &logBook{}}
 	w.ids.by = map[string][16]byte{}
 	w.seen = newObservations(func(topic string, node wire.NodeID) bool {
-		return node == w.consumerCred.Node && strings.HasPrefix(topic, topicPrefix)
+		w.live.Lock()
+		defer w.live.Unlock()
+		return w.live.members[node] && strings.HasPrefix(topic, topicPrefix)
 	})
+	w.live.agents, w.live.members = map[*agent.Agent]bool{}, map[wire.NodeID]bool{}
 	w.edit = newEditor(seed, w.seen)
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.ListenFn(w.edit.listen))
 	must(t, err)
 	t.Cleanup(cluster.Close)
+	w.kafka = cluster
 	w.addr = cluster.ListenAddrs()[0]
 	w.admin, err = kgo.NewClient(kgo.SeedBrokers(w.addr), kgo.ClientID(honest), kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.DisableIdempotentWrite(), kgo.MetadataMinAge(10*time.Millisecond),
@@ -147,11 +176,20 @@ func newWorld(t *testing.T, seed uint64) *world {
 	must(t, err)
 	t.Cleanup(w.admin.Close)
 	w.makeRealm()
-	state := w.enrol("consumer", keyring.Attributes{Roles: wire.RoleConsume, Topics: []wire.Pattern{{Prefix: true, Name: topicPrefix}},
-		Groups: []wire.Pattern{{Name: group}}, OfflineAllow: time.Hour})
-	w.consumer = w.start("consumer", state)
-	w.joinMallory()
+	w.consumerState = w.enrol("consumer", readers(wire.RoleConsume|wire.RoleShare))
+	w.consumer, w.stopConsumer = w.stopping("consumer", w.consumerState)
+	w.mallory = w.newMember(keyring.Attributes{Roles: wire.RoleConsume, Topics: []wire.Pattern{{Name: "of-her-own"}}, OfflineAllow: time.Hour})
+	kem, err := hpke.MLKEM768X25519().GenerateKey()
+	must(t, err)
+	copy(w.malloryKEM[:], kem.PublicKey().Bytes())
+	w.judas = w.newMember(readers(wire.RoleConsume | wire.RoleShare))
+	w.publish()
 	return w
+}
+
+// readers is what a member of the group may.
+func readers(roles wire.Roles) keyring.Attributes {
+	return keyring.Attributes{Roles: roles, Topics: []wire.Pattern{{Prefix: true, Name: topicPrefix}}, Groups: []wire.Pattern{{Name: group}}, OfflineAllow: time.Hour}
 }
 
 func must(t *testing.T, err error) {
@@ -180,8 +218,14 @@ func (w *world) enrol(name string, want keyring.Attributes) string {
 	must(w.t, err)
 	defer state.Wipe()
 	must(w.t, state.Node().Install(w.issue(state.Node().CSR(want)), time.Now()))
+	cred := state.Node().Credential()
 	if name == "consumer" {
-		w.consumerCred = state.Node().Credential()
+		w.consumerCred = cred
+	}
+	if want.Roles.Has(wire.RoleConsume) {
+		w.live.Lock()
+		w.live.members[cred.Node] = true
+		w.live.Unlock()
 	}
 	path := filepath.Join(w.dir, name+".state")
 	store, err := agent.OpenStore(path)
@@ -194,24 +238,27 @@ func (w *world) enrolProducer(name string) string {
 	return w.enrol(name, keyring.Attributes{Roles: wire.RoleProduce, Topics: []wire.Pattern{{Prefix: true, Name: topicPrefix}}})
 }
 
-// joinMallory puts a member on the roster whose key the broker has.
-func (w *world) joinMallory() {
+// newMember makes a member whose key the broker has.
+func (w *world) newMember(want keyring.Attributes) member {
 	pub, key, err := ed25519.GenerateKey(crand.Reader)
 	must(w.t, err)
-	csr := &wire.CSR{Subject: wire.PublicKey(pub), OfflineAllow: 3600, Roles: wire.RoleConsume, Topics: []wire.Pattern{{Name: "of-her-own"}}}
+	csr := &wire.CSR{Subject: wire.PublicKey(pub), OfflineAllow: uint32(want.OfflineAllow / time.Second), Roles: want.Roles, Topics: want.Topics, Groups: want.Groups}
 	copy(csr.Signature[:], ed25519.Sign(key, csr.SignatureInput(wire.Digest{})))
 	_, chain, err := keyring.ParseCredentialFile(w.issue(pem.EncodeToMemory(&pem.Block{Type: "KX1 SIGNING REQUEST", Bytes: csr.Append(nil)})))
 	must(w.t, err)
-	w.mallory = member{key, chain[0]}
-	kem, err := hpke.MLKEM768X25519().GenerateKey()
-	must(w.t, err)
-	copy(w.malloryKEM[:], kem.PublicKey().Bytes())
+	return member{key, chain[0]}
+}
+
+// publish puts on the roster the members whose keys the broker has. The one of them that
+// publishes a prekey may read nothing of ours.
+func (w *world) publish() {
+	cred := w.mallory.cred
 	now := uint64(time.Now().UnixMilli())
-	b := &wire.PrekeyBundle{Realm: chain[0].Realm, Node: chain[0].Node, Credential: chain[0].Serial, Generation: now, Created: now,
+	b := &wire.PrekeyBundle{Realm: cred.Realm, Node: cred.Node, Credential: cred.Serial, Generation: now, Created: now,
 		NotAfter: now + 3600_000, KEMPub: w.malloryKEM}
 	w.mallory.sign(wire.TypePrekeyBundle, b.AppendBody(nil), &b.Signature)
-	if !w.roster(chain[0].Key(), chain[0].Append(nil)) || !w.roster(b.Key(), b.Append(nil)) {
-		w.t.Fatal("the roster was not written")
+	if !w.roster(cred.Key(), cred.Append(nil)) || !w.roster(b.Key(), b.Append(nil)) || !w.roster(w.judas.cred.Key(), w.judas.cred.Append(nil)) {
+		w.t.Error("the roster was not written")
 	}
 }
 
@@ -223,18 +270,65 @@ func (w *world) start(name, state string) *sidecar.Sidecar {
 
 func (w *world) stopping(name, state string) (*sidecar.Sidecar, func()) {
 	w.t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	side, err := sidecar.Start(ctx, &config.File{
-		Cluster: config.Cluster{Bootstrap: []string{w.addr}}, Listen: "127.0.0.1:0", State: state, Module: filepath.Join(module(w.t), "e2ee.wasm"),
-		CacheDir: filepath.Join(module(w.t), "cache"), Timing: timing,
-	}, slog.New(slog.NewTextHandler(w.log, nil)).With("sidecar", name))
+	side, stop, err := w.launch(name, state, "127.0.0.1:0")
 	if err != nil {
-		cancel()
 		w.t.Fatalf("%s's sidecar: %v", name, err)
 	}
-	stop := sync.OnceFunc(func() { cancel(); _ = side.Wait() })
-	w.t.Cleanup(stop)
 	return side, stop
+}
+
+// file is how a node is configured.
+func (w *world) file(state, listen string) *config.File {
+	return &config.File{
+		Cluster: config.Cluster{Bootstrap: []string{w.addr}}, Listen: listen, State: state, Module: filepath.Join(module(w.t), "e2ee.wasm"),
+		CacheDir: filepath.Join(module(w.t), "cache"), Policy: w.policy, Timing: timing,
+	}
+}
+
+func (w *world) launch(name, state, listen string) (*sidecar.Sidecar, func(), error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	side, err := sidecar.Start(ctx, w.file(state, listen), slog.New(slog.NewTextHandler(w.log, nil)).With("sidecar", name))
+	if err != nil {
+		cancel()
+		return nil, nil, err
+	}
+	w.runs(side.Agent, true)
+	stop := sync.OnceFunc(func() { w.runs(side.Agent, false); cancel(); _ = side.Wait() })
+	w.t.Cleanup(stop)
+	return side, stop, nil
+}
+
+// restartConsumer ends the consumer's sidecar and starts it again, on its state and address.
+func (w *world) restartConsumer() bool {
+	addr := w.consumer.Addr().String()
+	w.stopConsumer()
+	return eventually(10*time.Second, func() bool {
+		side, stop, err := w.launch("consumer", w.consumerState, addr)
+		if err != nil {
+			w.t.Logf("the consumer's sidecar: %v", err)
+			return false
+		}
+		w.consumer, w.stopConsumer = side, stop
+		return true
+	})
+}
+
+func (w *world) runs(a *agent.Agent, live bool) {
+	w.live.Lock()
+	defer w.live.Unlock()
+	if delete(w.live.agents, a); live {
+		w.live.agents[a] = true
+	}
+}
+
+// alarms is how many of a kind the agents that run have raised.
+func (w *world) alarms(kind agent.Alarm) (n uint64) {
+	w.live.Lock()
+	defer w.live.Unlock()
+	for a := range w.live.agents {
+		n += a.Snapshot().Alarms[kind]
+	}
+	return n
 }
 
 // makeTopics makes topics under the prefix, known to the editor at once.
