@@ -21,10 +21,18 @@ type realmRevoke struct {
 	connect
 
 	Dir    string        `required:"" type:"path" placeholder:"DIR" help:"The realm's directory."`
-	Node   string        `required:"" xor:"what" placeholder:"NODE_ID" help:"Revoke every credential of this node, or every certificate of this issuer."`
-	Serial string        `required:"" xor:"what" placeholder:"SERIAL" help:"Revoke one credential."`
+	Node   string        `xor:"what" placeholder:"NODE_ID" help:"Revoke every credential of this node, or every certificate of this issuer."`
+	Serial string        `xor:"what" placeholder:"SERIAL" help:"Revoke one credential instead."`
 	Ago    time.Duration `placeholder:"DURATION" help:"Revoked from this long ago on: since when the key may be in other hands. Default: from now on."`
 	Valid  time.Duration `default:"1h" help:"How long the list of the revoked is good; a running issuer renews it."`
+}
+
+// Validate has something to revoke.
+func (c *realmRevoke) Validate() error {
+	if c.Node == "" && c.Serial == "" {
+		return errors.New("one of: --node NODE_ID, --serial SERIAL")
+	}
+	return nil
 }
 
 func (c *realmRevoke) Run(ctx context.Context) error {
