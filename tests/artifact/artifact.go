@@ -33,10 +33,17 @@ var build = sync.OnceValues(func() ([]byte, error) {
 	return Build(filepath.Join(dir, "e2ee.wasm"))
 })
 
+// OverlayEnv names a file for the compiler's -overlay: a test that runs with it builds its
+// e2ee.wasm from the edited tree too.
+const OverlayEnv = "E2EE_OVERLAY"
+
 // Build writes e2ee.wasm to path and returns its bytes; extra flags go before the package.
 // An error carries the compiler's output.
 func Build(path string, extra ...string) ([]byte, error) {
 	args := append(append(append([]string{}, Flags...), extra...), "-o", path, "./module")
+	if overlay := os.Getenv(OverlayEnv); overlay != "" {
+		args = append([]string{"build", "-overlay=" + overlay}, args[1:]...)
+	}
 	cmd := exec.Command("go", args...)
 	cmd.Dir = Root()
 	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "GOFLAGS=", "GOEXPERIMENT=")
