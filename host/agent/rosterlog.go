@@ -17,6 +17,10 @@ import (
 // A RosterLog is the roster topic for whoever is no node at work: an issuer, an operator, a
 // node that enrols.
 type RosterLog struct {
+	// OnSetBack, where it is not nil, is called by Run before the roster is read again that lost
+	// what was read of it. It is to be set before Run.
+	OnSetBack func()
+
 	cl   *kgo.Client
 	log  *reader
 	need aclList
@@ -55,6 +59,9 @@ func (l *RosterLog) open(ctx context.Context, kafka []kgo.Opt, log *slog.Logger)
 	l.log.onSetBack = func(read, next int64) {
 		log.Error("a control topic is shorter than what was read of it, or another: reading it again", "alarm", string(AlarmRollback),
 			"topic", rosterTopic, "read", read, "again_from", next, "hint", hintRollback)
+		if l.OnSetBack != nil {
+			l.OnSetBack()
+		}
 	}
 	return nil
 }

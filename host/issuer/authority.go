@@ -31,7 +31,7 @@ func (d *desk) authority(b *keyring.Book, now time.Time) []keyring.Record {
 		})
 		if len(revoke) == 0 && now.Before(time.UnixMilli(int64(prev.Issued)).Add(d.cfg.Fresh/2)) {
 			b.NoteAuthority(prev)
-			if onRoster == nil || onRoster.Seq < prev.Seq {
+			if onRoster == nil || onRoster.Seq < prev.Seq || d.lost {
 				return []keyring.Record{{Key: prev.Key(), Value: prev.Append(nil)}}
 			}
 			return nil

@@ -54,6 +54,7 @@ type desk struct {
 	queue   []message
 	waiting map[string]message // renewals of credentials that are not on the roster yet
 	outbox  outbox
+	lost    bool      // the roster is another one: what the issuer wrote is to be written again
 	refused time.Time // when a record of the roster was last called refused
 }
 
@@ -86,6 +87,7 @@ func Run(ctx context.Context, cfg Config) error {
 	defer roster.Close()
 	d := &desk{cfg: cfg, log: cfg.Log, roster: roster, wake: make(chan struct{}, 1),
 		view: cfg.Issuer.Roster(keyring.DefaultTiming()), waiting: map[string]message{}}
+	roster.OnSetBack = d.setBack
 	return d.run(ctx)
 }
 
@@ -168,6 +170,18 @@ func (d *desk) read(key, value []byte) {
 	}
 }
 
+// setBack is what follows when the roster lost records: who reads it from now on is to find
+// who is revoked all the same.
+func (d *desk) setBack() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.lost, d.outbox.present = true, nil
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
 // requeue looks again at renewals that came before what they renew: compaction moves a
 // credential behind its node's request. The caller holds mu.
 func (d *desk) requeue() {
@@ -199,6 +213,10 @@ func (d *desk) round(ctx context.Context) error {
 		}
 		out = append(out, b.Expire(now)...)
 		out = append(out, d.authority(b, now)...)
+		if d.lost {
+			out = append(out, d.cfg.Issuer.Record())
+		}
+		d.lost = false
 	})
 	if err != nil {
 		return err
