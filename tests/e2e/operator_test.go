@@ -116,10 +116,15 @@ func TestMistakesEndInAHint(t *testing.T) {
 		}
 		expectRefusal(t, []string{"node.cred"}, "enroll", "--state", ours, "--credential", path)
 	})
-	t.Run("a credential that has expired", func(t *testing.T) {
-		expired := r.enroll(t, role{produce: "op-*", days: "0.00003"}) // 2.6 s
-		time.Sleep(3 * time.Second)
-		expectRefusal(t, []string{"credential"}, "proxy", "--config", configuration(t, b.Bootstrap, expired, nil))
+	t.Run("a credential that has ended", func(t *testing.T) {
+		// It waits for an issuer, which is to give it the next one, and says so.
+		ended := r.enroll(t, role{produce: "op-*", days: "0.00006"}) // 5.2 s
+		time.Sleep(5500 * time.Millisecond)
+		node := start(t, "an ended node", "proxy", "--config", configuration(t, b.Bootstrap, ended, nil))
+		expect(t, node, "the credential has ended")
+		expect(t, node, "is `wasm-e2ee issuer` running")
+		r.startIssuer(t, cluster(b.Bootstrap))
+		expect(t, node, "msg=serving")
 	})
 	t.Run("a realm that exists", func(t *testing.T) {
 		expectRefusal(t, []string{string(r)}, "realm", "init", "--dir", string(r))
