@@ -189,13 +189,9 @@ func (c *Consumer) wants(g *wire.Grant, now time.Time) bool {
 func (c *Consumer) open(g *wire.Grant, w *wire.Wrap, p *prekey, offset int64, now time.Time) (kids []abi.Kid, err error) {
 	h := &g.Header
 	digest := h.Digest()
-	pub, err := kemPublic(&p.seed)
-	if err != nil {
-		return nil, err
-	}
 	var es secretKey
 	defer clear(es[:])
-	if err := unwrapSecret(&es, &p.seed, grantInfo(digest, w.Node, pub), w.HPKE[:]); err != nil {
+	if err := unwrapSecret(&es, &p.seed, grantInfo(digest, w.Node, p.pub), w.HPKE[:]); err != nil {
 		return nil, err
 	}
 	opened := make([]*secret, len(h.Topics))

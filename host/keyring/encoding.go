@@ -193,11 +193,9 @@ func (s *State) parse(r *stateReader) error {
 		if i > 0 && s.prekeys[i-1].generation >= p.generation {
 			return wire.ErrMalformed
 		}
-		pub, err := kemPublic(&p.seed)
-		if err != nil {
+		if err := p.derive(); err != nil {
 			return err
 		}
-		p.id = wire.PrekeyIDOf(pub)
 	}
 	var last *secret
 	n = int(r.u32())

@@ -60,15 +60,11 @@ func UnsafeRoots(state []byte, grants []*wire.Grant) ([]UnsafeRoot, error) {
 		}
 	}
 	for _, p := range s.prekeys {
-		pub, err := kemPublic(&p.seed)
-		if err != nil {
-			return nil, err
-		}
 		for _, g := range grants {
 			for i := range g.Wraps {
 				w := &g.Wraps[i]
 				var es secretKey
-				if w.Prekey != p.id || unwrapSecret(&es, &p.seed, grantInfo(g.Header.Digest(), w.Node, pub), w.HPKE[:]) != nil {
+				if w.Prekey != p.id || unwrapSecret(&es, &p.seed, grantInfo(g.Header.Digest(), w.Node, p.pub), w.HPKE[:]) != nil {
 					continue
 				}
 				for _, t := range g.Header.Topics {
@@ -97,14 +93,10 @@ func UnsafeShares(state []byte, shares []*wire.KeyShare) ([]UnsafeRoot, error) {
 	defer s.Wipe()
 	var out []UnsafeRoot
 	for _, p := range s.prekeys {
-		pub, err := kemPublic(&p.seed)
-		if err != nil {
-			return nil, err
-		}
 		for _, k := range shares {
 			var ts secretKey
 			h := &k.Proof.Header
-			if k.Prekey != p.id || unwrapSecret(&ts, &p.seed, shareInfo(h.Digest(), k.Recipient, pub, k.Sharer), k.HPKE[:]) != nil {
+			if k.Prekey != p.id || unwrapSecret(&ts, &p.seed, shareInfo(h.Digest(), k.Recipient, p.pub, k.Sharer), k.HPKE[:]) != nil {
 				continue
 			}
 			r := UnsafeRoot{Kid: KidOf(k.Commit()), Topic: k.Topic, Via: ViaPrekey}

@@ -14,6 +14,14 @@ import (
 // newest bundle is published again instead of a new one.
 const maxPrekeys = 64
 
+// derive computes what is public of a prekey from its seed.
+func (p *prekey) derive() (err error) {
+	if p.pub, err = kemPublic(&p.seed); err == nil {
+		p.id = wire.PrekeyIDOf(p.pub)
+	}
+	return err
+}
+
 func (c *Consumer) newest() *prekey {
 	if n := len(c.state.prekeys); n > 0 {
 		return c.state.prekeys[n-1]
@@ -67,11 +75,9 @@ func (c *Consumer) NewPrekey(now time.Time) (Record, error) {
 	if err := readAll(c.rand, p.seed[:]); err != nil {
 		return Record{}, fmt.Errorf("prekey: %w", err)
 	}
-	pub, err := kemPublic(&p.seed)
-	if err != nil {
+	if err := p.derive(); err != nil {
 		return Record{}, err
 	}
-	p.id = wire.PrekeyIDOf(pub)
 	c.state.prekeys = append(c.state.prekeys, p)
 	if c.state.firstBundle == 0 {
 		c.state.firstBundle = created
@@ -92,14 +98,10 @@ func (c *Consumer) Bundle() (rec Record, ok bool) {
 	if p == nil || n.Credential() == nil || n.Credential().Serial != p.credential {
 		return Record{}, false
 	}
-	pub, err := kemPublic(&p.seed)
-	if err != nil {
-		return Record{}, false
-	}
 	b := &wire.PrekeyBundle{
 		Realm: n.Realm(), Node: n.ID(), Credential: p.credential,
 		Generation: p.generation, Created: p.created, NotAfter: p.notAfter,
-		KEMPub: [wire.KEMPublicSize]byte(pub),
+		KEMPub: [wire.KEMPublicSize]byte(p.pub),
 	}
 	b.Signature = sign(&n.seed, wire.TypePrekeyBundle, b.Realm, b.AppendBody(nil))
 	return Record{Key: b.Key(), Value: b.Append(nil)}, true

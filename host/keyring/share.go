@@ -95,10 +95,6 @@ func (c *Consumer) openShare(k *wire.KeyShare, kid abi.Kid, offset int64, r *Ros
 		return false, fmt.Errorf("wrapped for prekey %v, which is gone: %w", k.Prekey, abi.StatusErased)
 	}
 	p := c.state.prekeys[i]
-	pub, err := kemPublic(&p.seed)
-	if err != nil {
-		return false, err
-	}
 	x := &secret{
 		kid: kid, realm: h.Realm, producer: h.Producer, instance: h.Instance, epoch: h.Epoch,
 		start: h.Start, useBy: h.UseBy, header: digest, source: offset, topic: k.Topic, firstSeen: unixMs(now),
@@ -108,7 +104,7 @@ func (c *Consumer) openShare(k *wire.KeyShare, kid abi.Kid, offset int64, r *Ros
 			clear(x.ts[:])
 		}
 	}()
-	if err := unwrapSecret(&x.ts, &p.seed, shareInfo(digest, k.Recipient, pub, k.Sharer), k.HPKE[:]); err != nil {
+	if err := unwrapSecret(&x.ts, &p.seed, shareInfo(digest, k.Recipient, p.pub, k.Sharer), k.HPKE[:]); err != nil {
 		return false, err
 	}
 	commit, err := deriveCommit(&x.ts, x.context())

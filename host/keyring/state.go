@@ -51,7 +51,8 @@ type renewal struct {
 // A prekey is an X-Wing key pair (PROTOCOL.md §2.2). Times are Unix ms, 0 for not yet.
 type prekey struct {
 	seed       secretKey
-	id         wire.PrekeyID // derived from seed
+	pub        []byte        // 1216 bytes, derived from seed
+	id         wire.PrekeyID // derived from pub
 	credential wire.Serial   // that the bundle was signed under
 	generation uint64
 	created    uint64
