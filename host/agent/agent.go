@@ -382,6 +382,10 @@ func (a *Agent) logStart() {
 	if c.Roles.Has(wire.RoleConsume) && len(c.Groups) == 0 {
 		a.log.Warn("the credential lists no consumer group: topic secrets are erased by the hard cap only", "hard_cap", t.HardCap)
 	}
+	if !scrub.Works {
+		a.log.Info("this build leaves copies of erased keys in memory until that is used again: a leak of memory opens more than the claims say",
+			"hint", "on linux/amd64 and linux/arm64 build with GOEXPERIMENT=runtimesecret, as `make build` does")
+	}
 }
 
 // now is the wall clock alone: a monotonic reading stands still while the machine sleeps,
