@@ -77,6 +77,8 @@ def read(realm, topic, partition, key, value, node, seeds):
         reads = {1: (realm.credential, wire.credential_key), 2: (realm.state, authority.state_key), 3: (realm.bundle, wire.bundle_key),
                  6: (lambda v: shares.read_request(v, realm.author), shares.request_key),
                  9: (lambda v: authority.read_renewal(v, realm.author), authority.renewal_key)}
+        if kind not in reads:
+            raise Refused("malformed", "type")
         parse, key_of = reads[kind]
         if key_of(parse(value)) != key:
             raise Refused("malformed", "another key")

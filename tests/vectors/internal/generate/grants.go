@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"strings"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/vectors"
@@ -26,6 +27,8 @@ func (c controls) grants() {
 	refused("flags", "An unknown flag.", vectors.Malformed, header(func(h *wire.GrantHeader) { h.Flags = 2 }))
 	refused("times", "use_by is not after start.", vectors.Malformed, header(func(h *wire.GrantHeader) { h.UseBy = h.Start }))
 	refused("no-topic", "A header without a topic.", vectors.Malformed, header(func(h *wire.GrantHeader) { h.Topics = nil }))
+	refused("topic-name", "A topic without a name.", vectors.Malformed, header(func(h *wire.GrantHeader) { h.Topics[0].Name = "" }))
+	refused("topic-long", "A topic of more than 249 bytes.", vectors.Malformed, header(func(h *wire.GrantHeader) { h.Topics[0].Name = strings.Repeat("t", 250) }))
 	refused("topics-order", "Topics that do not ascend.", vectors.Malformed, header(func(h *wire.GrantHeader) { h.Topics = append(h.Topics, wire.GrantTopic{Name: "a"}) }))
 	refused("topics-count", "More than 512 topics.", vectors.Malformed, header(func(h *wire.GrantHeader) {
 		h.Topics = nil

@@ -50,6 +50,14 @@ func (c controls) credentials() {
 	refused("role", "An unknown role.", vectors.Malformed, good(func(c *wire.Credential) { c.Roles |= 64 }))
 	refused("times", "It ends before it begins.", vectors.Malformed, good(func(c *wire.Credential) { c.NotAfter = c.NotBefore - 1 }))
 	refused("pattern", "An exact pattern without a name.", vectors.Malformed, good(func(c *wire.Credential) { c.Topics[0].Name = "" }))
+	refused("pattern-long", "A pattern of more than 249 bytes.", vectors.Malformed, good(func(c *wire.Credential) { c.Topics[0].Name = strings.Repeat("t", 250) }))
+	kind := good(func(c *wire.Credential) { c.Topics = []wire.Pattern{{Name: "pattern"}} })
+	unknown := rosterRecord(kind, now)
+	unknown.Value[bytes.Index(unknown.Value, []byte("pattern"))-3] = 2
+	c.refused("credential-pattern-kind", "A pattern that is neither exact nor a prefix.", before, unknown, vectors.Malformed)
+	other := rosterRecord(kind, now)
+	other.Key[0] = 0x0A
+	c.refused("roster-type", "A Kafka key of a type that does not exist.", before, other, vectors.Malformed)
 	refused("size", "More than 4 KB.", vectors.Malformed, good(func(c *wire.Credential) {
 		for range 40 {
 			c.Groups = append(c.Groups, wire.Pattern{Name: strings.Repeat("g", 100)})
@@ -104,6 +112,11 @@ func (c controls) bundles() {
 		b.KEMPub = [wire.KEMPublicSize]byte(kemPublic(bytes.Repeat([]byte{0x99}, 32)))
 	})
 	c.refused("bundle-rollback", "A generation below one that was seen.", append(before, rosterRecord(newer, now)), taken, vectors.Rollback)
+	next := keyOf(0x22)
+	c.refused("bundle-lineage", "Of an older lineage than one that was seen, whatever its generation.",
+		append(before, rosterRecord(credential(next, wire.RoleConsume, func(c *wire.Credential) { c.Node, c.Lineage = peer.node(), 1 }), now),
+			rosterRecord(bundle(next, func(b *wire.PrekeyBundle) { b.Node = peer.node() }), now)),
+		rosterRecord(bundle(peer, func(b *wire.PrekeyBundle) { b.Generation++ }), now), vectors.Rollback)
 	same := bundle(peer, func(b *wire.PrekeyBundle) { b.NotAfter-- })
 	c.refused("bundle-two-of-generation", "Two bundles of one generation: the first counts.", append(before, taken), rosterRecord(same, now), vectors.Conflict)
 }
@@ -132,6 +145,21 @@ func (c controls) recipients() {
 		}
 		c.judge("recipient-"+tt.name, "recipient-"+tt.name, tt.comment, before, record, vectors.ControlWant{Kind: kind, Recipients: nodes(peer)})
 	}
+	// Of an issuer whose certificate ended, or was revoked. The root's word lasts.
+	second := keyOf(0x32)
+	byRoot := keyOf(0x33)
+	ended := credential(second, wire.RoleIssuer, func(c *wire.Credential) { c.Issuer, c.Topics, c.NotAfter = root.public(), nil, now-1 })
+	orphan := keyOf(0x34)
+	of := credential(orphan, wire.RoleConsume, func(c *wire.Credential) { c.Issuer = second.public() })
+	of.Signature = second.sign(wire.TypeCredential, realm, of.AppendBody(nil))
+	c.judge("recipient-issuer-expired", "recipient-issuer-expired", "The certificate of its credential's issuer has ended.",
+		append(members(), rosterRecord(bundle(peer, nil), now-minute), rosterRecord(ended, now-minute), rosterRecord(of, now-minute)),
+		rosterRecord(bundle(orphan, func(b *wire.PrekeyBundle) { b.Created, b.Generation = now-minute, now-minute }), now), vectors.ControlWant{Kind: vectors.Taken, Recipients: nodes(peer)})
+	mine := credential(byRoot, wire.RoleConsume, func(c *wire.Credential) { c.Issuer = root.public() })
+	c.judge("recipient-issuer-revoked", "recipient-issuer-revoked", "The certificate of its credential's issuer is revoked.",
+		append(members(), rosterRecord(bundle(peer, nil), now-minute), rosterRecord(mine, now-minute), rosterRecord(bundle(byRoot, nil), now-minute)),
+		rosterRecord(authority(func(a *wire.AuthorityState) { a.Issuer = root.public() }, issuer), now), vectors.ControlWant{Kind: vectors.Taken, Recipients: nodes(byRoot)})
+
 	// The newest credential counts: a narrower one replaces a wider.
 	newcomer := keyOf(0x30)
 	before := append(members(), rosterRecord(bundle(peer, nil), now-minute), rosterRecord(credential(newcomer, wire.RoleConsume, nil), now-minute), rosterRecord(bundle(newcomer, nil), now-minute))
