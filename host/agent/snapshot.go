@@ -18,6 +18,7 @@ type Snapshot struct {
 	Contact  time.Time     // when the control topics were last known to be read to their ends; zero: not yet
 
 	Epochs  []keyring.EpochView  // live epochs of this producing instance
+	Pending []keyring.EpochView  // epochs whose grants are not acknowledged yet
 	Held    []keyring.KidView    // topic secrets held
 	Prekeys []keyring.PrekeyView // prekey seeds held
 
@@ -40,7 +41,7 @@ func (a *Agent) Snapshot() Snapshot {
 	return Snapshot{
 		Node: view.Node, Roles: view.Credential.Roles, NotAfter: time.UnixMilli(int64(view.Credential.NotAfter)), Revoked: a.node.CheckRevoked(a.now()) != nil, Period: a.cfg.Timing.P(),
 		Ready: a.isReady(), Contact: a.contact,
-		Epochs: a.producer.Epochs(), Held: view.Kids, Prekeys: view.Prekeys,
+		Epochs: a.producer.Epochs(), Pending: a.producer.Pending(), Held: view.Kids, Prekeys: view.Prekeys,
 		EpochsBegun: a.counts.epochs, RootsReceived: a.counts.received, RootsErased: a.counts.erased, PrekeysMade: a.publish.prekeys,
 		Alarms: a.alarms.snapshot(),
 	}

@@ -239,7 +239,7 @@ func (p *Producer) Wipe() {
 	}
 }
 
-// An EpochView describes one live epoch of one topic.
+// An EpochView describes one epoch of one topic.
 type EpochView struct {
 	Topic      string
 	Instance   wire.InstanceID
@@ -255,8 +255,28 @@ type EpochView struct {
 func (p *Producer) Epochs() []EpochView {
 	var out []EpochView
 	for _, e := range p.live {
-		out = append(out, EpochView{e.topic, e.instance, e.number, e.kid, e.start, e.useBy, len(e.recipients), e.leases})
+		out = append(out, e.view())
 	}
-	slices.SortFunc(out, func(a, b EpochView) int { return cmp.Compare(a.Topic, b.Topic) })
+	slices.SortFunc(out, compareEpochViews)
 	return out
+}
+
+// Pending shows the epochs whose grants are not acknowledged yet, by topic.
+func (p *Producer) Pending() []EpochView {
+	var out []EpochView
+	for d := range p.pending {
+		for _, e := range d.epochs {
+			out = append(out, e.view())
+		}
+	}
+	slices.SortFunc(out, compareEpochViews)
+	return out
+}
+
+func (e *epoch) view() EpochView {
+	return EpochView{e.topic, e.instance, e.number, e.kid, e.start, e.useBy, len(e.recipients), e.leases}
+}
+
+func compareEpochViews(a, b EpochView) int {
+	return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Epoch, b.Epoch))
 }

@@ -170,7 +170,8 @@ func (s *Sidecar) open(ctx context.Context, file *config.File, log *slog.Logger)
 func (s *Sidecar) exposure(file *config.File, asOf time.Time) (*exposure.Report, error) {
 	report, err := exposure.Of(s.Agent.View(), file.KX1(), nil, asOf)
 	if err == nil {
-		report.AddSending(s.Agent.Snapshot().Epochs)
+		snapshot := s.Agent.Snapshot()
+		report.AddSending(append(snapshot.Epochs, snapshot.Pending...))
 	}
 	return report, err
 }
