@@ -1,7 +1,9 @@
 // Package vectors is the corpus of scenarios for the module's ABI (abi/SPEC.md): one file
 // each, with the kind of outcome it expects. Any implementation of the ABI can be held
-// against it; `wasm-e2ee test MODULE.wasm` does. The folder internal/generate makes the
-// files with package reference.
+// against it; `wasm-e2ee test MODULE.wasm` does. Beside it are the corpora of what nodes and
+// issuers refuse on the control topics, of enrolling nodes, and of batches that come again
+// (abi/PROTOCOL.md §2.19). The folder internal/generate makes the files, those of batches with
+// package reference.
 package vectors
 
 import (

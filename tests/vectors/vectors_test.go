@@ -35,3 +35,17 @@ func TestABadCorpusIsRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestABadCorpusOfControlRecordsIsRefused(t *testing.T) {
+	named := func(v *Control, _ string) error { return v.check() }
+	for name, files := range map[string]fstest.MapFS{
+		"empty":         {},
+		"unknown field": {"control/a.json": {Data: []byte(`{"comment":"c","root":"","chain":[],"kind":1}`)}},
+		"unknown kind":  {"control/a.json": {Data: []byte(`{"comment":"c","want":{"kind":"odd"}}`)}},
+		"no reader":     {"control/a.json": {Data: []byte(`{"comment":"c","want":{"kind":"taken"}}`)}},
+	} {
+		if v, err := loadFolder(files, "control", named); err == nil {
+			t.Errorf("%s: loaded %+v", name, v)
+		}
+	}
+}
