@@ -14,6 +14,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -94,6 +95,16 @@ func (l *logBook) from(n int) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return strings.Join(l.lines[n:], "")
+}
+
+// about returns the lines from number n on that contain one of these.
+func (l *logBook) about(n int, what ...string) (out string) {
+	for line := range strings.Lines(l.from(n)) {
+		if slices.ContainsFunc(what, func(s string) bool { return strings.Contains(line, s) }) {
+			out += line
+		}
+	}
+	return out
 }
 
 // says reports whether a line from number n on contains both.
