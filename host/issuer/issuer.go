@@ -58,7 +58,10 @@ type desk struct {
 	refused time.Time // when a record of the roster was last called refused
 }
 
-type message struct{ key, value []byte }
+type message struct {
+	key, value []byte
+	read       uint64 // outbox.read then
+}
 
 // Run serves until ctx ends. Two processes do not serve for the same book.
 func Run(ctx context.Context, cfg Config) error {
@@ -110,7 +113,7 @@ func (d *desk) run(ctx context.Context) error {
 	}
 	c := d.cfg.Issuer.Certificate()
 	d.log.Info("issuing", "realm", c.Realm, "issuer", c.Node, "certificate_ends", time.UnixMilli(int64(c.NotAfter)).UTC())
-	d.add([]keyring.Record{d.cfg.Issuer.Record()})
+	d.add([]keyring.Record{d.cfg.Issuer.Record()}, 0)
 	for {
 		if err := d.round(ctx); err != nil && ctx.Err() == nil {
 			return err
@@ -145,7 +148,7 @@ func (d *desk) read(key, value []byte) {
 	now := time.Now().Round(0)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.outbox.read(key, value)
+	d.outbox.note(key, value)
 	if err := d.view.Apply(key, value, now); err != nil {
 		level := slog.LevelDebug
 		if !errors.Is(err, keyring.ErrOtherRealm) && !errors.Is(err, keyring.ErrRollback) && now.Sub(d.refused).Abs() > time.Minute {
@@ -162,7 +165,7 @@ func (d *desk) read(key, value []byte) {
 		d.log.Debug("message passed over", "type", t, "bytes", len(value), "queued", len(d.queue))
 		return
 	default:
-		d.queue = append(d.queue, message{key, value})
+		d.queue = append(d.queue, message{key, value, d.outbox.read})
 	}
 	select {
 	case d.wake <- struct{}{}:
@@ -204,12 +207,17 @@ func (d *desk) round(ctx context.Context) error {
 	more := len(d.queue) != 0
 	d.mu.Unlock()
 
+	type answer struct {
+		records []keyring.Record
+		asked   uint64
+	}
+	var answers []answer
 	var out []keyring.Record
 	err := Update(ctx, d.cfg.Book, func(b *keyring.Book) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		for _, m := range asked {
-			out = append(out, d.answer(b, m, now)...)
+			answers = append(answers, answer{d.answer(b, m, now), m.read})
 		}
 		out = append(out, b.Expire(now)...)
 		out = append(out, d.authority(b, now)...)
@@ -221,7 +229,10 @@ func (d *desk) round(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.add(out)
+	for _, a := range answers {
+		d.add(a.records, a.asked)
+	}
+	d.add(out, 0)
 	d.mu.Lock()
 	due := d.outbox.due(now)
 	d.mu.Unlock()
@@ -271,11 +282,11 @@ func (d *desk) answer(b *keyring.Book, m message, now time.Time) []keyring.Recor
 }
 
 // add puts records into the outbox, and says who was given a credential.
-func (d *desk) add(records []keyring.Record) {
+func (d *desk) add(records []keyring.Record, asked uint64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, r := range records {
-		if !d.outbox.add(r) || wire.Type(r.Key[0]) != wire.TypeCredential {
+		if !d.outbox.add(r, asked) || wire.Type(r.Key[0]) != wire.TypeCredential {
 			continue
 		}
 		if c, err := wire.ParseCredential(r.Value); err == nil && !c.Roles.Has(wire.RoleIssuer) {

@@ -19,7 +19,14 @@ const maxPresent = 1 << 18
 // An outbox is what the roster still lacks: a record stays in it until it was read back.
 type outbox struct {
 	records []pending
-	present map[string]wire.Digest // of credentials and answers on the roster, by key
+	read    uint64            // records of the roster so far
+	present map[string]placed // credentials and answers on the roster, by key
+}
+
+// placed is where a record of the roster was read.
+type placed struct {
+	value wire.Digest
+	at    uint64 // outbox.read then
 }
 
 type pending struct {
@@ -27,8 +34,9 @@ type pending struct {
 	written time.Time // zero: not yet
 }
 
-// read notes a record of the roster.
-func (o *outbox) read(key, value []byte) {
+// note takes a record of the roster as read.
+func (o *outbox) note(key, value []byte) {
+	o.read++
 	kept := o.records[:0]
 	for _, p := range o.records {
 		if !bytes.Equal(p.Key, key) || !bytes.Equal(p.Value, value) || (p.Value == nil) != (value == nil) {
@@ -38,19 +46,23 @@ func (o *outbox) read(key, value []byte) {
 	clear(o.records[len(kept):])
 	o.records = kept
 	if o.present == nil {
-		o.present = map[string]wire.Digest{}
+		o.present = map[string]placed{}
 	}
 	switch t := wire.Type(key[0]); {
 	case value == nil:
 		delete(o.present, string(key))
 	case (t == wire.TypeCredential || t == wire.TypeEnrolment) && len(o.present) < maxPresent:
-		o.present[string(key)] = sha256.Sum256(value)
+		o.present[string(key)] = placed{sha256.Sum256(value), o.read}
 	}
 }
 
-// add takes a record unless the roster has it, and reports whether it did.
-func (o *outbox) add(r keyring.Record) bool {
-	if d, ok := o.present[string(r.Key)]; ok && r.Value != nil && d == sha256.Sum256(r.Value) {
+// add takes a record unless the roster has it, and reports whether it is new. asked is when
+// what it answers was read: a node that asks after its answer was written has not seen it, and
+// gets it again (PROTOCOL.md §2.12).
+func (o *outbox) add(r keyring.Record, asked uint64) bool {
+	p, known := o.present[string(r.Key)]
+	known = known && r.Value != nil && p.value == sha256.Sum256(r.Value)
+	if known && asked <= p.at {
 		return false
 	}
 	for i, p := range o.records {
@@ -62,7 +74,7 @@ func (o *outbox) add(r keyring.Record) bool {
 		}
 	}
 	o.records = append(o.records, pending{Record: r})
-	return true
+	return !known
 }
 
 // due returns what is to be written now, and takes it for written.
