@@ -73,11 +73,11 @@ func TestExposureWarnsOfAStateThatOthersCanRead(t *testing.T) {
 	}
 }
 
-// TestExposureOfARunningNodeIsWhatAThiefOpens runs the agents of a producer and a consumer on
-// an embedded Kafka, and holds the report on the consumer's file, with the grants, against
-// what a thief opens with the same.
-func TestExposureOfARunningNodeIsWhatAThiefOpens(t *testing.T) {
-	dir := t.TempDir()
+// pair is a broker with the topic orders, and a realm with a producer and a consumer of it,
+// prod.state and cons.state in the directory.
+func pair(t *testing.T) (dir, address string) {
+	t.Helper()
+	dir = t.TempDir()
 	must(t, dir, "realm init --dir realm",
 		"enroll --state cons.state --csr cons.csr --consume orders --group billing",
 		"enroll --state prod.state --csr prod.csr --produce orders",
@@ -89,9 +89,17 @@ func TestExposureOfARunningNodeIsWhatAThiefOpens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer cluster.Close()
-	kafka := []kgo.Opt{kgo.SeedBrokers(cluster.ListenAddrs()...)}
-	yaml := fmt.Sprintf("bootstrap: [%s]\nstate: cons.state\n", cluster.ListenAddrs()[0])
+	t.Cleanup(cluster.Close)
+	return dir, cluster.ListenAddrs()[0]
+}
+
+// TestExposureOfARunningNodeIsWhatAThiefOpens runs the agents of a producer and a consumer on
+// an embedded Kafka, and holds the report on the consumer's file, with the grants, against
+// what a thief opens with the same.
+func TestExposureOfARunningNodeIsWhatAThiefOpens(t *testing.T) {
+	dir, address := pair(t)
+	kafka := []kgo.Opt{kgo.SeedBrokers(address)}
+	yaml := fmt.Sprintf("bootstrap: [%s]\nstate: cons.state\n", address)
 	if err := os.WriteFile(filepath.Join(dir, "cons.yaml"), []byte(yaml), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -17,20 +17,8 @@ import (
 )
 
 func TestRevokedNodeIsGrantedNothingMore(t *testing.T) {
-	dir := t.TempDir()
-	must(t, dir, "realm init --dir realm",
-		"enroll --state cons.state --csr cons.csr --consume orders --group billing",
-		"enroll --state prod.state --csr prod.csr --produce orders",
-		"realm issue --dir realm --csr cons.csr --out cons.cred",
-		"realm issue --dir realm --csr prod.csr --out prod.cred",
-		"enroll --state cons.state --credential cons.cred",
-		"enroll --state prod.state --credential prod.cred")
-	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "orders"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer cluster.Close()
-	kafka := []kgo.Opt{kgo.SeedBrokers(cluster.ListenAddrs()...)}
+	dir, address := pair(t)
+	kafka := []kgo.Opt{kgo.SeedBrokers(address)}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	cons := startAgent(ctx, t, kafka, filepath.Join(dir, "cons.state"))
@@ -39,12 +27,12 @@ func TestRevokedNodeIsGrantedNothingMore(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	revoke := "realm revoke --dir realm --bootstrap " + cluster.ListenAddrs()[0]
+	revoke := "realm revoke --dir realm --bootstrap " + address
 	out := must(t, dir, revoke+" --node "+cons.Snapshot().Node.String())
 	if !strings.Contains(out, "revoked: node "+cons.Snapshot().Node.String()) || !strings.Contains(out, "authority state 1: 1 revoked in all") {
 		t.Errorf("it says:\n%s", out)
 	}
-	for err = nil; !errors.Is(err, abi.StatusNoRecipient); _, err = prod.Lease(ctx, "orders") {
+	for err := error(nil); !errors.Is(err, abi.StatusNoRecipient); _, err = prod.Lease(ctx, "orders") {
 		if ctx.Err() != nil {
 			t.Fatalf("the producer goes on: %v", err)
 		}
