@@ -53,12 +53,12 @@ type editor struct {
 
 	mu       sync.Mutex
 	rng      *rand.Rand
-	armed    *action                    // the one that is applied next
-	held     *place                     // a partition that is shown without its records
-	hit      *place                     // where data was edited last
-	kept     func(r *kafka.Record) bool // control records that nobody is shown
-	staged   *wire.AuthorityState       // the one that is edited
-	instead  []byte                     // of it
+	armed    *action                      // the one that is applied next
+	held     *place                       // a partition that is shown without its records
+	hit      *place                       // where data was edited last
+	kept     []func(r *kafka.Record) bool // control records that nobody is shown
+	staged   *wire.AuthorityState         // the one that is edited
+	instead  []byte                       // of it
 	applied  map[string]int
 	metadata map[exchange][]byte // the first answer to each
 	names    map[[16]byte]string // of topics, by id
@@ -87,11 +87,23 @@ func (e *editor) hold(at place) {
 	e.held = &at
 }
 
-// keepBack shows nobody the control records for which f holds; nil: everybody sees all.
-func (e *editor) keepBack(f func(r *kafka.Record) bool) {
+// keepBack shows nobody the control records for which f holds, until it is released. f is
+// called one call at a time.
+func (e *editor) keepBack(f func(r *kafka.Record) bool) (release func()) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.kept = f
+	i := len(e.kept)
+	e.kept = append(e.kept, f)
+	return func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.kept[i] = func(*kafka.Record) bool { return false }
+	}
+}
+
+// keeps reports whether a control record is kept back. The caller holds mu.
+func (e *editor) keeps(r *kafka.Record) bool {
+	return slices.ContainsFunc(e.kept, func(f func(*kafka.Record) bool) bool { return f(r) })
 }
 
 // where is the partition that was edited last.
@@ -212,7 +224,7 @@ func (e *editor) edit(x exchange, frame []byte) reply {
 			return r
 		}
 	}
-	if e.kept != nil && x.key == kafka.KeyFetch && x.client == agentClient {
+	if len(e.kept) > 0 && x.key == kafka.KeyFetch && x.client == agentClient {
 		frame = e.without(x, frame)
 	}
 	a := e.armed
@@ -243,7 +255,7 @@ func (e *editor) without(x exchange, frame []byte) []byte {
 		for _, b := range split(p.Records) {
 			records, changed := recordsOf(b), false
 			for i := range records {
-				if len(records[i].Key) > 0 && records[i].Value != nil && e.kept(&records[i]) {
+				if len(records[i].Key) > 0 && records[i].Value != nil && e.keeps(&records[i]) {
 					records[i].Value, changed = nil, true
 				}
 			}

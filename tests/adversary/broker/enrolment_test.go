@@ -94,7 +94,7 @@ func (w *world) credentials(node wire.NodeID) int {
 // enrolledDespite reports whether a node enrols although one answer of the issuer is dropped.
 func (w *world) enrolledDespite(step uint8) bool {
 	first := true
-	w.edit.keepBack(func(r *kafka.Record) bool {
+	release := w.edit.keepBack(func(r *kafka.Record) bool {
 		k, err := wire.ParseEnrolmentKey(r.Key)
 		if err != nil || k.Step != step || !first {
 			return false
@@ -102,7 +102,7 @@ func (w *world) enrolledDespite(step uint8) bool {
 		first = false
 		return true
 	})
-	defer w.edit.keepBack(nil)
+	defer release()
 	_, ok := w.enrolled()
 	return ok && !first
 }

@@ -65,7 +65,7 @@ func (n *newcomer) holds(kid abi.Kid) bool {
 }
 
 // lacking makes two newcomers that lack the keys of n topics: the broker keeps back all that
-// their peer shares with them.
+// their peer shares with them, but for what the test itself writes, until lateReads.
 func (tr *traffic) lacking(n int) {
 	w := tr.w
 	w.t.Helper()
@@ -83,8 +83,8 @@ func (tr *traffic) lacking(n int) {
 
 	var mu sync.Mutex
 	hidden := map[string]bool{}
-	w.edit.keepBack(func(r *kafka.Record) bool {
-		share := wire.Type(r.Key[0]) == wire.TypeKeyShare
+	tr.showShares = w.edit.keepBack(func(r *kafka.Record) bool {
+		share := wire.Type(r.Key[0]) == wire.TypeKeyShare && !w.wrote(r.Value)
 		if share {
 			mu.Lock()
 			defer mu.Unlock()
@@ -107,7 +107,6 @@ func (tr *traffic) lacking(n int) {
 			w.t.Fatal("a newcomer is not ready")
 		}
 	}
-	w.edit.keepBack(nil)
 	w.edit.did(keptBack)
 	for _, r := range w.shares() {
 		if w.late.holds(r.kid) || w.leaver.holds(r.kid) {
@@ -145,6 +144,7 @@ func (w *world) lacked(n *newcomer) *share {
 // lateReads demands that a newcomer gets all that was shared with it once it is shown.
 func (tr *traffic) lateReads() {
 	w := tr.w
+	tr.showShares()
 	for s := w.lacked(w.late); s != nil; s = w.lacked(w.late) {
 		if !w.again(&s.controlRecord) || !eventually(10*time.Second, func() bool { return w.late.holds(s.kid) }) {
 			w.t.Errorf("kid %x did not arrive once the broker was honest:\n%s", s.kid, w.log.from(max(0, w.log.size()-10)))

@@ -119,17 +119,18 @@ func (l *logBook) says(n int, what, where string) bool {
 
 // A world is a cluster behind the editor, a realm, and nodes with their sidecars.
 type world struct {
-	t      *testing.T
-	rng    *rand.Rand
-	seen   *observations
-	edit   *editor
-	addr   string
-	dir    string
-	log    *logBook
-	admin  *kgo.Client
-	issuer *keyring.Issuer
-	policy config.Policy
-	kafka  *kfake.Cluster
+	t       *testing.T
+	rng     *rand.Rand
+	seen    *observations
+	edit    *editor
+	addr    string
+	dir     string
+	log     *logBook
+	admin   *kgo.Client
+	issuer  *keyring.Issuer
+	written sync.Map // values of control records that the test wrote
+	policy  config.Policy
+	kafka   *kfake.Cluster
 
 	consumerCred  *wire.Credential
 	consumerState string
@@ -367,6 +368,7 @@ func (w *world) makeTopics(partitions int32, names ...string) []string {
 
 // write appends one record to a control topic, as the broker can.
 func (w *world) write(topic string, partition int32, key, value []byte) bool {
+	w.written.Store(string(value), true)
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	err := w.admin.ProduceSync(ctx, &kgo.Record{Topic: topic, Partition: partition, Key: key, Value: value}).FirstErr()
@@ -374,6 +376,12 @@ func (w *world) write(topic string, partition int32, key, value []byte) bool {
 		w.t.Logf("topic %s: %v", topic, err)
 	}
 	return err == nil
+}
+
+// wrote reports whether write was given this value.
+func (w *world) wrote(value []byte) bool {
+	_, ok := w.written.Load(string(value))
+	return ok
 }
 
 // append appends a stored batch once more.
@@ -405,6 +413,8 @@ func (w *world) append(at place, batch []byte) bool {
 type traffic struct {
 	w        *world
 	producer *kgo.Client
+
+	showShares func() // to the newcomers
 
 	mu     sync.Mutex
 	sent   map[string]*kgo.Record // by value; all that was ever tried
