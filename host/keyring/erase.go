@@ -85,6 +85,9 @@ func (c *Consumer) Ends(kid abi.Kid) (ends map[int32]int64, held bool) {
 	return maps.Clone(x.ends), true
 }
 
+// Holds reports whether the topic secret of kid is held.
+func (c *Consumer) Holds(kid abi.Kid) bool { return c.state.secrets[kid] != nil }
+
 // Watched lists the topics for which progress is wanted: secrets are held whose end
 // offsets are known and that some group has not passed.
 func (c *Consumer) Watched() []string {
