@@ -3,9 +3,9 @@ package engine
 import (
 	"context"
 	"fmt"
-	"runtime"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
+	"github.com/wasm-e2ee/wasm-e2ee/host/scrub"
 )
 
 // An installer carries a key from Keys into an instance, once.
@@ -17,20 +17,9 @@ type installer struct {
 }
 
 func (k *installer) fetch(ctx context.Context, keys Keys, topic string, partition int32) error {
-	burnStack()
-	defer burnStack()
+	scrub.Stack()
+	defer scrub.Stack()
 	return k.want(k, ctx, keys, topic, partition)
-}
-
-// burnStack overwrites the part of the stack on which a key was handed from function to
-// function. Called before as well, it makes the stack grow while no key is on it: what it
-// grows out of is not wiped.
-//
-//go:noinline
-func burnStack() {
-	var frames [24 << 10]byte
-	clear(frames[:])
-	runtime.KeepAlive(&frames)
 }
 
 func (k *installer) wipe() {

@@ -25,3 +25,14 @@ func Collect() {
 		runtime.GC()
 	}
 }
+
+// Stack overwrites the part of the stack on which the caller's callees worked, where Do cannot
+// be used: f would start goroutines or wait for long. Called before them as well, it makes the
+// stack grow while no key is on it: what it grows out of is not wiped.
+//
+//go:noinline
+func Stack() {
+	var frames [24 << 10]byte
+	clear(frames[:])
+	runtime.KeepAlive(&frames)
+}

@@ -23,15 +23,16 @@ var rooms = map[string][]string{
 
 	"host/scrub":         {},
 	"host/keyring":       {"abi", "module/ratchet", "host/scrub"},
-	"host/engine":        {"abi"},
+	"host/engine":        {"abi", "host/scrub"},
 	"host/agent":         {"abi", "host/keyring", "host/private", "host/scrub"},
 	"host/private":       {},
 	"host/issuer":        {"abi", "host/agent", "host/keyring", "host/private"},
+	"host/lease":         {"abi", "host/private", "host/scrub"},
 	"host/proxy":         {"abi"},
 	"host/config":        {"abi", "host/keyring"},
 	"host/exposure":      {"abi", "host/keyring"},
 	"host/inspect":       {"abi", "host/keyring"},
-	"host/metrics":       {"abi", "host/agent", "host/exposure", "host/proxy"},
+	"host/metrics":       {"abi", "host/agent", "host/exposure", "host/lease", "host/proxy"},
 	"host/demo":          {"abi", "host", "tests/adversary"},
 	"host/cmd/wasm-e2ee": {"abi", "host", "tests/conformance"},
 
