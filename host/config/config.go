@@ -1,4 +1,4 @@
-// Package config reads the YAML file of `wasm-e2ee proxy`. Each key has a unit and a
+// Package config reads the YAML file of `wasm-e2ee proxy` and `wasm-e2ee agent`. Each key has a unit and a
 // default; a key that is not known is an error, since a misspelt policy must not turn into
 // a weaker one. No key turns protection off for a topic without naming the topic.
 package config
@@ -35,6 +35,7 @@ type File struct {
 	Policy         Policy        `yaml:"policy"`
 	Timing         Timing        `yaml:"timing"`
 	Metrics        Metrics       `yaml:"metrics"`
+	Agent          Agent         `yaml:"agent"`
 	Log            Log           `yaml:"log"`
 }
 
@@ -90,7 +91,7 @@ func Read(path string) (*File, error) {
 	if err != nil && !errors.Is(err, io.EOF) { // EOF: an empty file
 		return nil, fmt.Errorf("configuration %s: %w\nhint: the keys are listed in examples/sidecar/README.md", path, err)
 	}
-	beside(path, append(f.Cluster.files(), &f.State, &f.Module, &f.CacheDir, &f.ClientTLS.Cert, &f.ClientTLS.Key)...)
+	beside(path, append(f.Cluster.files(), &f.State, &f.Module, &f.CacheDir, &f.ClientTLS.Cert, &f.ClientTLS.Key, &f.Agent.PairingKeyFile)...)
 	if err := f.check(); err != nil {
 		return nil, fmt.Errorf("configuration %s: %w", path, err)
 	}
@@ -119,6 +120,9 @@ func (f *File) check() error {
 		if err := checkAddress(f.Metrics.Listen); err != nil {
 			return fmt.Errorf("metrics.listen: %w", err)
 		}
+	}
+	if err := f.Agent.check(); err != nil {
+		return err
 	}
 	switch {
 	case f.State == "":

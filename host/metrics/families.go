@@ -1,12 +1,15 @@
 package metrics
 
 import (
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
+	"github.com/wasm-e2ee/wasm-e2ee/abi/channel"
 	"github.com/wasm-e2ee/wasm-e2ee/host/agent"
+	"github.com/wasm-e2ee/wasm-e2ee/host/lease"
 	"github.com/wasm-e2ee/wasm-e2ee/host/proxy"
 )
 
@@ -26,13 +29,14 @@ const (
 	maxStatus    = 64
 )
 
-// A sample is what one scrape sees.
+// A sample is what one scrape sees. What the process does not have is zero, and has no metric.
 type sample struct {
-	agent  agent.Snapshot
-	module [abi.NumCounters]uint64
-	proxy  proxy.Stats
-	ready  bool // /readyz answers 200
-	at     time.Time
+	agent   agent.Snapshot
+	module  [abi.NumCounters]uint64
+	proxy   proxy.Stats
+	channel lease.Stats
+	ready   bool // /readyz answers 200
+	at      time.Time
 }
 
 // A family is one metric: its description, and how its values come out of a sample. Labels
@@ -62,9 +66,15 @@ func module(name, help string, which abi.Counter) family {
 	return counter(name, help, func(s *sample) uint64 { return s.module[which] })
 }
 
-// families are all of ours but build_info. Their names are a contract: examples/sidecar/OPERATING.md
-// lists them, and a data plane elsewhere gives the same ones the same meaning.
+// families are all of ours but build_info, by the part that a process has or has not. Their
+// names are a contract: examples/sidecar/OPERATING.md lists them, and a data plane elsewhere
+// gives the same ones the same meaning.
 func families() []family {
+	return slices.Concat(planeFamilies(), agentFamilies(), channelFamilies())
+}
+
+// planeFamilies are those of module and proxy.
+func planeFamilies() []family {
 	return []family{
 		module("sealed_batches_total", "Record batches sealed.", abi.CounterSealedBatches),
 		module("sealed_records_total", "Records in the batches sealed.", abi.CounterSealedRecords),
@@ -90,7 +100,12 @@ func families() []family {
 		counter("refused_groups_total", "Requests for a consumer group that the credential does not list.", func(s *sample) uint64 { return s.proxy.GroupsRefused }),
 		counter("connections_total", "Client connections accepted.", func(s *sample) uint64 { return s.proxy.Connections }),
 		gauge("open_connections", "Client connections open.", func(s *sample) float64 { return float64(s.proxy.Open) }),
+	}
+}
 
+// agentFamilies are those of the agent, which every process has.
+func agentFamilies() []family {
+	return []family{
 		counter("epochs_begun_total", "Epochs begun by this node, one for each topic.", func(s *sample) uint64 { return s.agent.EpochsBegun }),
 		gauge("epochs", "Epochs in which this node seals or may.", func(s *sample) float64 { return float64(len(s.agent.Epochs)) }),
 		counter("roots_received_total", "Topic secrets received.", func(s *sample) uint64 { return s.agent.RootsReceived }),
@@ -112,6 +127,29 @@ func families() []family {
 		gauge("exposure_window_seconds", "What the leak of a node that keeps up exposes at most, by the timing: P.", func(s *sample) float64 { return s.agent.Period.Seconds() }),
 	}
 }
+
+// channelFamilies are those of the lease channel, for data planes elsewhere.
+func channelFamilies() []family {
+	return []family{
+		gauge("channels", "Key channels of data planes open.", func(s *sample) float64 { return float64(s.channel.Open) }),
+		counter("channels_begun_total", "Key channels opened by data planes.", func(s *sample) uint64 { return s.channel.Begun }),
+		counter("channel_handshakes_refused_total", "Handshakes of data planes that are not paired with this agent.", func(s *sample) uint64 { return s.channel.HandshakesRefused }),
+		counter("channel_calls_refused_total", "Calls on key channels that are not open, or that broke one.", func(s *sample) uint64 { return s.channel.CallsRefused }),
+		newFamily(prometheus.CounterValue, "channel_requests_total", "Requests of data planes served.", []string{"op"}, func(s *sample, emit func(float64, ...string)) {
+			for _, op := range operations {
+				emit(float64(s.channel.Served[op]), op.String())
+			}
+		}),
+		newFamily(prometheus.CounterValue, "channel_refusals_total", "Requests of data planes not served, by reason; unavailable and pending are asked again.", []string{"op", "status"}, func(s *sample, emit func(float64, ...string)) {
+			for _, op := range operations {
+				statuses(func(status abi.Status, name string) { emit(float64(s.channel.Refused[op][status]), op.String(), name) })
+			}
+		}),
+	}
+}
+
+// operations are the values of the label op.
+var operations = []channel.Op{channel.OpLease, channel.OpRoot, channel.OpRenew, channel.OpOpened}
 
 // statuses goes through each that can refuse a batch, so that all are there from 0 on, and the
 // first one shows in a rate.

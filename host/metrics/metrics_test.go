@@ -21,9 +21,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
+	"github.com/wasm-e2ee/wasm-e2ee/abi/channel"
 	"github.com/wasm-e2ee/wasm-e2ee/host/agent"
 	"github.com/wasm-e2ee/wasm-e2ee/host/exposure"
 	"github.com/wasm-e2ee/wasm-e2ee/host/keyring"
+	"github.com/wasm-e2ee/wasm-e2ee/host/lease"
 	"github.com/wasm-e2ee/wasm-e2ee/host/proxy"
 )
 
@@ -35,15 +37,14 @@ func busy(at time.Time) Source {
 				Held:   []keyring.KidView{{Topic: "orders", Start: at.Add(-time.Minute)}, {Topic: "orders", Start: at.Add(-time.Hour)}},
 				Alarms: map[agent.Alarm]uint64{agent.AlarmRollback: 2}}
 		},
-		Module: func() (c [abi.NumCounters]uint64) {
+		Plane: &Plane{Module: func() (c [abi.NumCounters]uint64) {
 			for i := range c {
 				c[i] = uint64(100 + i)
 			}
 			return c
-		},
-		Proxy: func() proxy.Stats {
+		}, Proxy: func() proxy.Stats {
 			return proxy.Stats{Open: 3, Sealed: 7, SealRefused: map[abi.Status]uint64{abi.StatusNoRecipient: 4}, OpenRefused: map[abi.Status]uint64{abi.StatusErased: 5}, Skipped: map[abi.Status]uint64{abi.StatusHistory: 6}}
-		},
+		}},
 		Exposure: func(asOf time.Time) (*exposure.Report, error) {
 			return exposure.Of(keyring.View{}, keyring.DefaultTiming(), nil, asOf)
 		},
@@ -116,6 +117,35 @@ func TestAScrapeSaysWhatThePartsHaveDone(t *testing.T) {
 	}
 }
 
+// TestAPartThatIsNotThereHasNoMetrics scrapes an agent whose data planes are elsewhere.
+func TestAPartThatIsNotThereHasNoMetrics(t *testing.T) {
+	s := listen(t, io.Discard)
+	source := busy(time.Now())
+	source.Plane = nil
+	source.Channel = func() lease.Stats {
+		return lease.Stats{Open: 2, Begun: 3, HandshakesRefused: 4, CallsRefused: 5,
+			Served:  map[channel.Op]uint64{channel.OpRoot: 6},
+			Refused: map[channel.Op]map[abi.Status]uint64{channel.OpRoot: {abi.StatusPending: 7}}}
+	}
+	s.Serve(source)
+	_, text := get(t, s, "/metrics")
+	for _, want := range []string{"channels 2", "channels_begun_total 3", "channel_handshakes_refused_total 4", "channel_calls_refused_total 5",
+		`channel_requests_total{op="root"} 6`, `channel_requests_total{op="renew"} 0`,
+		`channel_refusals_total{op="root",status="pending"} 7`, `channel_refusals_total{op="opened",status="replayed"} 0`, "roots 2", "ready 1"} {
+		if !strings.Contains(text, "\n"+prefix+want+"\n") {
+			t.Errorf("no line %s", want)
+		}
+	}
+	for _, f := range planeFamilies() {
+		if strings.Contains(text, "\n"+f.name) {
+			t.Errorf("%s, and there is no data plane", f.name)
+		}
+	}
+	if n := strings.Count(text, "\n"+prefix); n > 150 {
+		t.Errorf("%d series of ours", n)
+	}
+}
+
 // TestTheTableOfMetricsIsTheCode holds the contract in OPERATING.md against the families, and
 // each value of a label against the code's lists.
 func TestTheTableOfMetricsIsTheCode(t *testing.T) {
@@ -159,6 +189,7 @@ func TestTheTableOfMetricsIsTheCode(t *testing.T) {
 func TestNamesFollowPrometheus(t *testing.T) {
 	s := &Server{}
 	source := busy(time.Now())
+	source.Channel = func() lease.Stats { return lease.Stats{} }
 	s.Serve(source)
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(newCollector(s))
@@ -243,8 +274,8 @@ func TestNothingOfTheServerIsLeft(t *testing.T) {
 	source := busy(time.Now())
 	var inUse atomic.Int32
 	scraped := make(chan struct{})
-	module := source.Module
-	source.Module = func() [abi.NumCounters]uint64 {
+	module := source.Plane.Module
+	source.Plane.Module = func() [abi.NumCounters]uint64 {
 		inUse.Add(1)
 		defer inUse.Add(-1)
 		close(scraped)

@@ -1,4 +1,4 @@
-// Package metrics serves what an operator watches a sidecar by: Prometheus metrics, two
+// Package metrics serves what an operator watches a sidecar or an agent by: Prometheus metrics, two
 // probes, and the report of host/exposure on what the node holds at that moment. It reads the
 // parts when it is asked and keeps nothing. No key, no record and no name of a topic,
 // partition or group is in a metric; the report names topics, as the state file does.
@@ -26,6 +26,7 @@ import (
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
 	"github.com/wasm-e2ee/wasm-e2ee/host/agent"
 	"github.com/wasm-e2ee/wasm-e2ee/host/exposure"
+	"github.com/wasm-e2ee/wasm-e2ee/host/lease"
 	"github.com/wasm-e2ee/wasm-e2ee/host/proxy"
 )
 
@@ -46,14 +47,20 @@ const (
 // until Close returns.
 type Source struct {
 	Agent    func() agent.Snapshot
-	Module   func() [abi.NumCounters]uint64
-	Proxy    func() proxy.Stats
+	Plane    *Plane             // nil where the data plane is elsewhere
+	Channel  func() lease.Stats // nil where there is no data plane elsewhere
 	Exposure func(asOf time.Time) (*exposure.Report, error)
 	Draining func() bool // no further request of a client is taken
 }
 
+// A Plane is the data plane of this process.
+type Plane struct {
+	Module func() [abi.NumCounters]uint64
+	Proxy  func() proxy.Stats
+}
+
 // A Server answers over HTTP from the moment it listens; before it has a Source it says that
-// the sidecar starts.
+// the process starts.
 type Server struct {
 	http http.Server
 	ln   net.Listener
@@ -67,7 +74,7 @@ type Server struct {
 func Listen(addr string, log *slog.Logger) (*Server, error) {
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
-		return nil, fmt.Errorf("metrics: %w\nhint: metrics.listen in the configuration is taken or not this machine's; every sidecar of a machine needs its own port", err)
+		return nil, fmt.Errorf("metrics: %w\nhint: metrics.listen in the configuration is taken or not this machine's; every process of a machine needs its own port", err)
 	}
 	s := &Server{ln: ln, done: make(chan struct{})}
 	errorLog := slog.NewLogLogger(log.Handler(), slog.LevelWarn)
@@ -127,9 +134,9 @@ func (s *Server) with(f func(*Source)) bool {
 
 // readyz says whether clients are served and keys are exchanged, and otherwise why not.
 func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
-	why := "the sidecar starts"
+	why := "the process starts"
 	s.with(func(src *Source) {
-		if why = "the sidecar drains"; !src.Draining() {
+		if why = "the process drains"; !src.Draining() {
 			snapshot := src.Agent()
 			why = unready(&snapshot, time.Now())
 		}
@@ -169,7 +176,7 @@ func (s *Server) exposure(w http.ResponseWriter, r *http.Request) {
 	var report *exposure.Report
 	var err error
 	if !s.with(func(src *Source) { report, err = src.Exposure(asOf) }) {
-		answer(w, http.StatusServiceUnavailable, "the sidecar starts")
+		answer(w, http.StatusServiceUnavailable, "the process starts")
 		return
 	}
 	if err != nil {

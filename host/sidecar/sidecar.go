@@ -1,6 +1,6 @@
-// Package sidecar puts one process together: the agent, which has the keys; the engine,
-// which has the module; the proxy, which has the clients; and metrics of all three. It
-// decides nothing itself.
+// Package sidecar puts one process together. A Sidecar is the agent, which has the keys; the
+// engine, which has the module; the proxy, which has the clients; and metrics of all three. A
+// KeyServer is the agent for data planes elsewhere. It decides nothing itself.
 package sidecar
 
 import (
@@ -49,8 +49,8 @@ func Start(ctx context.Context, file *config.File, log *slog.Logger) (*Sidecar, 
 	agentDone := make(chan error, 1)
 	if s.metrics != nil {
 		s.metrics.Serve(metrics.Source{
-			Agent: s.Agent.Snapshot, Module: s.Engine.Counters, Proxy: s.proxy.Stats, Draining: func() bool { return proxyCtx.Err() != nil },
-			Exposure: func(asOf time.Time) (*exposure.Report, error) { return s.exposure(file, asOf) },
+			Agent: s.Agent.Snapshot, Plane: &metrics.Plane{Module: s.Engine.Counters, Proxy: s.proxy.Stats}, Draining: func() bool { return proxyCtx.Err() != nil },
+			Exposure: func(asOf time.Time) (*exposure.Report, error) { return report(s.Agent, file, asOf) },
 		})
 	}
 	go func() {
@@ -65,37 +65,41 @@ func Start(ctx context.Context, file *config.File, log *slog.Logger) (*Sidecar, 
 		close(s.done)
 	}()
 
-	if err := s.join(ctx); err != nil {
+	if err := join(ctx, s.Agent, s.done); err != nil {
 		stopAgent()
 		return nil, errors.Join(err, s.Wait())
 	}
 	log.Info("serving", "listen", s.Addr().String(), "bootstrap", file.Bootstrap, "profile", file.Profile(), "exposure_window", file.KX1().P().String())
-	if s.metrics != nil {
-		log.Info("metrics and probes", "url", "http://"+s.MetricsAddr().String()+"/metrics")
-	}
+	logMetrics(s.metrics, log)
 	return s, nil
+}
+
+func logMetrics(s *metrics.Server, log *slog.Logger) {
+	if s != nil {
+		log.Info("metrics and probes", "url", "http://"+s.Addr().String()+"/metrics")
+	}
 }
 
 // revokedPeriod is how often a node that starts looks whether it is revoked.
 const revokedPeriod = 100 * time.Millisecond
 
-// join returns once the node is known to the others. One that is revoked never will be: it
-// may run on with the keys that it has, and not begin anew.
-func (s *Sidecar) join(ctx context.Context) error {
+// join returns once the agent's node is known to the others, or done is closed. One that is
+// revoked never will be: it may run on with the keys that it has, and not begin anew.
+func join(ctx context.Context, a *agent.Agent, done <-chan struct{}) error {
 	look := time.NewTicker(revokedPeriod)
 	defer look.Stop()
 	for ready := false; ; {
-		if s.Agent.Snapshot().Revoked {
+		if a.Snapshot().Revoked {
 			return fmt.Errorf("this node is revoked: %w\nhint: enrol it anew, with a new state file: wasm-e2ee enroll --state FILE TICKET", abi.StatusNotEntitled)
 		}
 		if ready {
 			return nil
 		}
 		select {
-		case <-s.Agent.Ready():
+		case <-a.Ready():
 			ready = true
 		case <-look.C:
-		case <-s.done:
+		case <-done:
 			return ctx.Err()
 		}
 	}
@@ -117,10 +121,6 @@ func (s *Sidecar) open(ctx context.Context, file *config.File, log *slog.Logger)
 	if err != nil {
 		return err
 	}
-	kafka, err := file.Kafka()
-	if err != nil {
-		return err
-	}
 	brokerTLS, err := file.BrokerTLS()
 	if err != nil {
 		return err
@@ -129,11 +129,7 @@ func (s *Sidecar) open(ctx context.Context, file *config.File, log *slog.Logger)
 	if err != nil {
 		return err
 	}
-	s.Agent, err = agent.Open(ctx, agent.Config{
-		Kafka: kafka, StateFile: file.State, Timing: file.KX1(), RequireGroups: file.Policy.Groups,
-		RequireFresh: file.Policy.Freshness == config.Require, Log: log,
-	})
-	if err != nil {
+	if s.Agent, err = openAgent(ctx, file, log); err != nil {
 		return err
 	}
 	s.Engine, err = engine.New(ctx, engine.Options{Module: module, CacheDir: CacheDir(file.CacheDir), Config: policy, Log: log,
@@ -166,11 +162,22 @@ func (s *Sidecar) open(ctx context.Context, file *config.File, log *slog.Logger)
 	return nil
 }
 
-// exposure reports on what the node holds as of a time, its sending keys included.
-func (s *Sidecar) exposure(file *config.File, asOf time.Time) (*exposure.Report, error) {
-	report, err := exposure.Of(s.Agent.View(), file.KX1(), nil, asOf)
+func openAgent(ctx context.Context, file *config.File, log *slog.Logger) (*agent.Agent, error) {
+	kafka, err := file.Kafka()
+	if err != nil {
+		return nil, err
+	}
+	return agent.Open(ctx, agent.Config{
+		Kafka: kafka, StateFile: file.State, Timing: file.KX1(), RequireGroups: file.Policy.Groups,
+		RequireFresh: file.Policy.Freshness == config.Require, Log: log,
+	})
+}
+
+// report is on what a node holds as of a time, its sending keys included.
+func report(a *agent.Agent, file *config.File, asOf time.Time) (*exposure.Report, error) {
+	report, err := exposure.Of(a.View(), file.KX1(), nil, asOf)
 	if err == nil {
-		snapshot := s.Agent.Snapshot()
+		snapshot := a.Snapshot()
 		report.AddSending(append(snapshot.Epochs, snapshot.Pending...))
 	}
 	return report, err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -110,7 +111,8 @@ func (f *fixture) start(file *config.File) (s *Sidecar, stop func()) {
 	return s, stop
 }
 
-func get(t *testing.T, s *Sidecar, path string) string {
+// get asks a sidecar or a key server.
+func get(t *testing.T, s interface{ MetricsAddr() net.Addr }, path string) string {
 	t.Helper()
 	client := http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Get("http://" + s.MetricsAddr().String() + path)

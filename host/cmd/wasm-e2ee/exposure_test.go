@@ -173,7 +173,7 @@ func TestExposureAsksARunningSidecar(t *testing.T) {
 			t.Errorf("%v: exit %d\n%s%s", args, code, out, errs)
 		}
 	}
-	refused("the sidecar starts", "--agent", url)
+	refused("the process starts", "--agent", url)
 	server.Serve(metrics.Source{Exposure: func(asOf time.Time) (*hostexposure.Report, error) {
 		return hostexposure.Of(keyring.View{Kids: []keyring.KidView{{Topic: "orders", Ends: map[int32]int64{1: 42}}}}, keyring.DefaultTiming(), nil, asOf)
 	}})

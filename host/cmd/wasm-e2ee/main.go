@@ -31,9 +31,13 @@ type commands struct {
 		Ticket realmTicket `cmd:"" help:"Print a ticket: one node enrols with it, once."`
 		Revoke realmRevoke `cmd:"" help:"End a node's credential before its time."`
 	} `cmd:"" help:"Make and run a realm: who may produce and consume what."`
-	Issuer   issuer   `cmd:"" help:"Answer nodes that enrol with a ticket or renew, until a signal."`
-	Enroll   enroll   `cmd:"" help:"Make a node's identity, and get its credential: with a ticket, or by file (--csr, then --credential)."`
-	Proxy    proxy    `cmd:"" help:"Run the sidecar."`
+	Issuer issuer `cmd:"" help:"Answer nodes that enrol with a ticket or renew, until a signal."`
+	Enroll enroll `cmd:"" help:"Make a node's identity, and get its credential: with a ticket, or by file (--csr, then --credential)."`
+	Proxy  proxy  `cmd:"" help:"Run the sidecar."`
+	Agent  struct {
+		Serve agentServe `cmd:"" default:"withargs" help:"Run the agent (the default)."`
+		Pair  agentPair  `cmd:"" help:"Make a pairing key: for the agent, and for its data planes."`
+	} `cmd:"" help:"Run the agent alone, for data planes elsewhere on the machine."`
 	Demo     demo     `cmd:"" help:"Show all of it: what was sent, what the broker holds, what was received, and an attack."`
 	Exposure exposure `cmd:"" help:"Say what would be readable, and until when, if a node's state leaked now."`
 	Inspect  inspect  `cmd:"" help:"Explain any of our bytes, field by field."`
