@@ -13,22 +13,6 @@ import (
 	"github.com/wasm-e2ee/wasm-e2ee/abi/kafka"
 )
 
-// skippable are the statuses for which a batch is passed over where Options.SkipUnreadable
-// says so: it will not open later either. What can be tried again, what is wrong with this
-// node rather than with the batch, and what nobody knows the reason of, is not among them.
-var skippable = map[abi.Status]bool{
-	abi.StatusErased:           true,
-	abi.StatusUnreadable:       true,
-	abi.StatusUnauthentic:      true,
-	abi.StatusReplayed:         true,
-	abi.StatusPlaintext:        true,
-	abi.StatusMalformed:        true,
-	abi.StatusCorrupt:          true,
-	abi.StatusUnsupportedMagic: true,
-	abi.StatusUnsupportedCodec: true,
-	abi.StatusTooLarge:         true,
-}
-
 // Skipping is logged once a minute for each reason and partition, and for history once.
 const (
 	skipQuiet   = time.Minute
@@ -63,7 +47,7 @@ type skipRun struct {
 // leaves out alone where not. A batch that the broker cut short is not.
 func (s *skipper) skip(out, records []byte, size int, topic string, partition int32, cause error) ([]byte, bool) {
 	var status abi.Status
-	if !errors.As(cause, &status) || status != abi.StatusHistory && !(s.unreadable && skippable[status]) {
+	if !errors.As(cause, &status) || status != abi.StatusHistory && !(s.unreadable && kafka.Skippable(status)) {
 		return out, false
 	}
 	batch, rest := records[:size], records[size:]
@@ -129,7 +113,7 @@ func (r *refusals) Root(ctx context.Context, topic string, partition int32, kid 
 	}
 	root, err := r.Keys.Root(ctx, topic, partition, kid)
 	var status abi.Status
-	if errors.As(err, &status) && (status == abi.StatusHistory || skippable[status]) {
+	if errors.As(err, &status) && (status == abi.StatusHistory || kafka.Skippable(status)) {
 		if r.by == nil {
 			r.by = make(map[abi.Kid]error)
 		}

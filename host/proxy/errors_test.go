@@ -23,11 +23,11 @@ func TestTheHintIsSaidOnceAndTheBetterOneWins(t *testing.T) {
 	}
 }
 
-// TestEveryStatusHasAVerdict keeps the table whole as statuses are added.
-func TestEveryStatusHasAVerdict(t *testing.T) {
+// TestEveryStatusHasAHint keeps the table whole as statuses are added.
+func TestEveryStatusHasAHint(t *testing.T) {
 	for s := abi.StatusMalformed; s <= abi.StatusHistory; s++ {
-		if _, ok := verdicts[s]; !ok && s.String() != fmt.Sprintf("unknown status %d", s) {
-			t.Errorf("%d (%v) has no verdict", uint32(s), s)
+		if _, ok := hints[s]; !ok && s.String() != fmt.Sprintf("unknown status %d", s) {
+			t.Errorf("%d (%v) has no hint", uint32(s), s)
 		}
 	}
 }

@@ -148,7 +148,7 @@ func (c *conn) open(o *opening) (held bool) {
 	c.p.stats.openRefused.add(status)
 	if c.p.quiet.allow(fmt.Sprintf("open %s %d %d", o.topic, o.partition, status)) {
 		message := "batch cannot be opened"
-		if v.fetch == retry {
+		if v.retry {
 			message = "batch cannot be opened yet"
 		}
 		reason, hint := explain(err, v)
@@ -157,12 +157,12 @@ func (c *conn) open(o *opening) (held bool) {
 	switch {
 	case len(opened) > 0:
 		o.records = opened // the client comes back for the rest
-	case v.fetch == retry:
+	case v.retry:
 		o.records = noRecords
 	default:
 		o.records, o.code = noRecords, codeTopicAuthorizationFailed
 	}
-	return v.fetch == retry
+	return v.retry
 }
 
 // openPatiently holds the response for a grant that may be under way. Time that was spent
