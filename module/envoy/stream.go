@@ -1,0 +1,282 @@
+package envoy
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/wasm-e2ee/wasm-e2ee/abi/kafka"
+)
+
+// A Stream is one client's connection to one broker. It is fed with what either side sent and
+// gives what the other side is to receive; nothing else may be forwarded. After an error it
+// takes and gives nothing more, and the connection must be closed.
+type Stream struct {
+	w          *Worker
+	fromClient frames
+	fromBroker frames
+	pending    []exchange // requests without an answer so far, in order
+	waiting    *producing // the first request from the client, where it lacks a lease
+	hold       hold       // the client's next Fetch
+	toBroker   []byte
+	toClient   []byte
+	unknownAt  uint64 // when the client was last told that a topic id is unknown
+	err        error
+}
+
+// An exchange is a request that waits for its place in the order of answers.
+type exchange struct {
+	key, version  int16
+	correlationID int32
+	local         appender           // the answer, where the broker's is not the client's
+	refused       []refusedPartition // of a Produce whose other partitions were forwarded
+}
+
+// An appender is a response body.
+type appender interface{ Append(b []byte) []byte }
+
+// NewStream begins a connection.
+func (w *Worker) NewStream() *Stream {
+	return &Stream{w: w, fromClient: frames{max: w.cfg.MaxFrame}, fromBroker: frames{max: w.cfg.MaxFrame}}
+}
+
+// FromClient takes bytes that the client sent. They are the caller's afterwards.
+func (s *Stream) FromClient(b []byte, now uint64) error {
+	if s.err != nil {
+		return s.err
+	}
+	if err := s.fromClient.feed(b); err != nil {
+		return s.fail(&Violation{"client", "a frame", 0, err})
+	}
+	return s.Resume(now)
+}
+
+// Resume goes on with what the client sent, as far as it need not wait. It is called on ticks
+// while Waiting, after the key channel brought something, and after FromBroker.
+func (s *Stream) Resume(now uint64) error {
+	for s.err == nil && len(s.pending) < maxPending {
+		frame, err := s.fromClient.next()
+		if err != nil {
+			return s.fail(&Violation{"client", "a frame", 0, err})
+		}
+		if frame == nil {
+			break
+		}
+		done, err := s.request(frame, now)
+		if err != nil {
+			return s.fail(err)
+		}
+		if !done {
+			break
+		}
+		s.fromClient.take(frame)
+	}
+	return s.err
+}
+
+// FromBroker takes bytes that the broker sent. What they answer can be taken with ToClient
+// when it returns; requests that may go on now are left to Resume.
+func (s *Stream) FromBroker(b []byte, now uint64) error {
+	if s.err != nil {
+		return s.err
+	}
+	if err := s.fromBroker.feed(b); err != nil {
+		return s.fail(&Violation{"broker", "a frame", 0, err})
+	}
+	for {
+		frame, err := s.fromBroker.next()
+		if err != nil {
+			return s.fail(&Violation{"broker", "a frame", 0, err})
+		}
+		if frame == nil {
+			return nil
+		}
+		if len(s.pending) == 0 {
+			return s.fail(&Violation{"broker", "a response", 0, errors.New("nothing was asked")})
+		}
+		x := s.pending[0]
+		if err := s.response(x, frame, now); err != nil {
+			return s.fail(&Violation{"broker", kafka.APIName(x.key), x.version, err})
+		}
+		s.pending[0] = exchange{}
+		if s.pending = s.pending[1:]; len(s.pending) == 0 {
+			s.pending = nil
+		}
+		s.fromBroker.take(frame)
+	}
+}
+
+// fail ends the stream. Nothing that was not taken yet leaves it.
+func (s *Stream) fail(err error) error {
+	*s = Stream{w: s.w, err: err}
+	return err
+}
+
+// ToBroker returns what the broker is to receive, and forgets it.
+func (s *Stream) ToBroker() []byte {
+	b := s.toBroker
+	s.toBroker = nil
+	return b
+}
+
+// ToClient returns what the client is to receive, and forgets it.
+func (s *Stream) ToClient() []byte {
+	b := s.toClient
+	s.toClient = nil
+	return b
+}
+
+// Waiting reports whether something that the client sent waits for a key or for time to pass.
+func (s *Stream) Waiting() bool { return s.waiting != nil || s.hold.holding }
+
+// passed returns the versions of an API that clients may use.
+func (w *Worker) passed(key int16) (low, high int16, ok bool) {
+	low, high, ok = kafka.Supported(key)
+	if w.cfg.NamesOnly && (key == kafka.KeyProduce || key == kafka.KeyFetch) {
+		high = lastWithNames
+	}
+	return low, high, ok
+}
+
+// lastWithNames is the last version of both Produce and Fetch in which topics have names.
+const lastWithNames = 12
+
+// request takes one request: it forwards it, sealed where it carries records, or sees to its
+// answer. It returns false where the request must wait; it is then called again with the same
+// frame.
+func (s *Stream) request(frame []byte, now uint64) (done bool, err error) {
+	if s.waiting != nil {
+		return s.produceOn(now)
+	}
+	h, err := kafka.ParseRequestHeader(frame)
+	if errors.Is(err, kafka.ErrFrame) {
+		return false, &Violation{"client", "a request", h.Version, err}
+	}
+	if err != nil {
+		return false, &Violation{"client", kafka.APIName(h.Key), h.Version, err}
+	}
+	low, high, ok := s.w.passed(h.Key)
+	switch {
+	case ok && h.Version >= low && h.Version <= high:
+	case h.Key == kafka.KeyApiVersions && h.Version > high:
+		s.newerApiVersions(frame, h)
+		return true, nil
+	default:
+		return false, &Violation{"client", kafka.APIName(h.Key), h.Version, kafka.ErrVersion}
+	}
+	switch h.Key {
+	case kafka.KeyProduce:
+		return s.produce(frame, h, now)
+	case kafka.KeyFetch, kafka.KeyShareFetch:
+		if s.hold.wait(s.w.keys, now) {
+			return false, nil
+		}
+	}
+	s.forward(exchange{key: h.Key, version: h.Version, correlationID: h.CorrelationID},
+		func(b []byte) []byte { return append(b, frame...) })
+	return true, nil
+}
+
+// forward gives a request to the broker and queues x for its response.
+func (s *Stream) forward(x exchange, write func(b []byte) []byte) {
+	s.pending = append(s.pending, x)
+	s.toBroker = appendFrame(s.toBroker, write)
+}
+
+// answer sees to it that the client receives a response that the broker does not know of, in
+// its place in the order of answers. A client can be written to only when its broker has said
+// something, so the broker is asked for what it tells anyone, and its answer is replaced.
+func (s *Stream) answer(h kafka.RequestHeader, body appender) {
+	s.forward(exchange{key: h.Key, version: h.Version, correlationID: h.CorrelationID, local: body}, func(b []byte) []byte {
+		b = binary.BigEndian.AppendUint16(b, kafka.KeyApiVersions)
+		b = binary.BigEndian.AppendUint16(b, 0)
+		b = binary.BigEndian.AppendUint32(b, uint32(h.CorrelationID))
+		return binary.BigEndian.AppendUint16(b, math.MaxUint16) // no client id
+	})
+}
+
+// newerApiVersions answers a version of ApiVersions that is not passed. The broker is given one
+// that it cannot know either, and refuses as we do: a version that it does know would count as
+// the one such request that a connection may make before SASL.
+func (s *Stream) newerApiVersions(frame []byte, h kafka.RequestHeader) {
+	x := exchange{key: h.Key, version: h.Version, correlationID: h.CorrelationID, local: kafka.UnsupportedApiVersions()}
+	s.forward(x, func(b []byte) []byte {
+		b = append(b, frame...)
+		binary.BigEndian.PutUint16(b[len(b)-len(frame)+2:], math.MaxInt16)
+		return b
+	})
+}
+
+// response turns the broker's answer to x into the client's.
+func (s *Stream) response(x exchange, frame []byte, now uint64) error {
+	if len(frame) < 4 {
+		return kafka.ErrFrame
+	}
+	if id := int32(binary.BigEndian.Uint32(frame)); id != x.correlationID {
+		return fmt.Errorf("correlation id %d where %d was expected: %w", id, x.correlationID, kafka.ErrFrame)
+	}
+	if x.local != nil {
+		s.toClient = appendFrame(s.toClient, func(b []byte) []byte {
+			return x.local.Append(kafka.AppendResponseHeader(b, x.key, x.version, x.correlationID))
+		})
+		return nil
+	}
+	size, err := kafka.ResponseHeaderSize(x.key, x.version, frame)
+	if err != nil {
+		return err
+	}
+	changed, err := s.transform(x, frame[size:], now)
+	if err != nil {
+		return err
+	}
+	s.toClient = appendFrame(s.toClient, func(b []byte) []byte {
+		if changed == nil {
+			return append(b, frame...)
+		}
+		return changed.Append(append(b, frame[:size]...))
+	})
+	return nil
+}
+
+// transform returns the body that the client receives; nil leaves the broker's.
+func (s *Stream) transform(x exchange, body []byte, now uint64) (appender, error) {
+	switch x.key {
+	case kafka.KeyApiVersions:
+		return s.w.clamped(x.version, body)
+	case kafka.KeyProduce:
+		if x.version < 10 && len(x.refused) == 0 {
+			return nil, nil // nothing in it is ours to change
+		}
+		return mergeRefused(x, body)
+	case kafka.KeyFetch:
+		return s.openFetch(x.version, body, now)
+	case kafka.KeyShareFetch:
+		return s.openShareFetch(x.version, body, now)
+	case kafka.KeyMetadata:
+		return s.w.rewriteMetadata(x.version, body)
+	case kafka.KeyFindCoordinator:
+		return s.w.rewriteFindCoordinator(x.version, body)
+	case kafka.KeyDescribeCluster:
+		return s.w.rewriteDescribeCluster(x.version, body)
+	case kafka.KeyDescribeQuorum:
+		return rewriteDescribeQuorum(x.version, body)
+	case kafka.KeyShareAcknowledge:
+		return kafka.ParseShareAcknowledgeResponse(x.version, body)
+	}
+	return nil, nil
+}
+
+// clamped narrows what the client may use to what is passed.
+func (w *Worker) clamped(version int16, body []byte) (appender, error) {
+	r, err := kafka.ParseApiVersionsResponse(version, body)
+	if err != nil {
+		return nil, err
+	}
+	r.Clamp()
+	for i := range r.APIs {
+		_, high, _ := w.passed(r.APIs[i].Key)
+		r.APIs[i].Max = min(r.APIs[i].Max, high)
+	}
+	return r, nil
+}
