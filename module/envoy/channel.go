@@ -82,8 +82,7 @@ func (c *Channel) Next(now uint64) (call Call, ok bool) {
 	}
 	var err error
 	if c.out == nil {
-		c.keys.failed() // they are asked once the channel stands
-		call, err = c.greet()
+		call, err = c.greet() // the requests follow once the channel stands
 	} else {
 		call, err = c.ask(requests)
 	}
@@ -188,7 +187,6 @@ func (c *Channel) told(body []byte, now uint64) error {
 // fail drops the channel after any error, and has the next call wait.
 func (c *Channel) fail(now uint64) {
 	c.drop()
-	c.keys.failed()
 	c.stats.Failures++
 	c.retry = min(max(2*c.retry, firstRetry), lastRetry)
 	c.retryAt = now + c.retry

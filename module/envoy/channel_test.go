@@ -210,7 +210,7 @@ func TestAnAnswerThatIsReplayedIsNotTaken(t *testing.T) {
 }
 
 func TestAnAgentThatIsGoneIsNotAskedEverFaster(t *testing.T) {
-	w, c, _ := paired(t)
+	w, c, a := paired(t)
 	calls := 0
 	for range 600 {
 		w.now += 100
@@ -219,6 +219,17 @@ func TestAnAgentThatIsGoneIsNotAskedEverFaster(t *testing.T) {
 	}
 	if calls < 10 || calls > 40 {
 		t.Errorf("%d calls in a minute", calls)
+	}
+	// Once it was there, it is given the benefit of the doubt again.
+	w.now += lastRetry
+	if w.settle(c, a.post); w.filter.Counters()[abi.CounterLeases] != 1 {
+		t.Fatal("no lease")
+	}
+	w.keys.NeedRoot("orders", 0, testKid, w.now)
+	w.settle(c, func(Call) (int, []byte) { return 0, nil })
+	w.now += firstRetry
+	if w.settle(c, a.post); w.roots() != 1 {
+		t.Error("no root after the first retry")
 	}
 }
 

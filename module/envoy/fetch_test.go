@@ -138,6 +138,19 @@ func TestUnreadableBatchIsAnErrorAfterWhatCameBefore(t *testing.T) {
 	}
 }
 
+func TestABatchThatClaimsTheNextOnesOffsetsIsNotPassedOver(t *testing.T) {
+	w := newWorld(t, Config{SkipUnreadable: true})
+	w.root("orders")
+	greedy := batchOf("injected", 5)
+	greedy[26] = 3 // lastOffsetDelta
+	greedy[60] = 4 // number of records
+	kafka.SetBatchCRC(greedy)
+	p := w.fetch(12, append(greedy, w.sealedBatch("orders", 0, "a", 6)...)).Topics[0].Partitions[0]
+	if p.ErrorCode != kafka.CodeTopicAuthorizationFailed || len(p.RecordBatches) != 0 {
+		t.Errorf("%q, code %d", values(p), p.ErrorCode)
+	}
+}
+
 func TestHistoryIsPassedOverAndWhatIsGoneIsDenied(t *testing.T) {
 	for status, want := range map[abi.Status]string{abi.StatusHistory: "control", abi.StatusErased: "", abi.StatusUnreadable: ""} {
 		w := newWorld(t, Config{})

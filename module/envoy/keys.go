@@ -271,9 +271,6 @@ func (k *Keys) answered(answers []channel.Answer, now uint64) error {
 	return nil
 }
 
-// failed says that the requests under way were not answered.
-func (k *Keys) failed() { k.asked = nil }
-
 func (k *Keys) leaseAnswered(q *channel.Request, a *channel.Answer, now uint64) error {
 	l := k.leases[q.Topic]
 	if l == nil {

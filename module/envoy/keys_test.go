@@ -70,12 +70,13 @@ func TestRootsExpireByThemselvesUnlessTheyAreRenewed(t *testing.T) {
 	w := newWorld(t, Config{})
 	w.keys.NeedRoot("orders", 0, testKid, w.now)
 	w.exchange(generous(true))
-	for range 20 {
-		w.now += renewEvery / 2
-		w.exchange(generous(true))
+	renewals := 0
+	for range 20 * renewEvery / 2 / 500 {
+		w.now += 500
+		renewals += len(w.exchange(generous(true)))
 	}
-	if w.roots() != 1 {
-		t.Fatal("a root that was renewed is gone")
+	if w.roots() != 1 || renewals > 11 {
+		t.Fatalf("%d roots after %d renewals", w.roots(), renewals)
 	}
 	last := w.keys.held[testKid].root
 	for w.now <= last {
@@ -84,11 +85,49 @@ func TestRootsExpireByThemselvesUnlessTheyAreRenewed(t *testing.T) {
 		}
 		w.now += 500
 		w.keys.expire(w.now)
-		w.keys.requests(w.now)
-		w.keys.failed() // the agent is gone
+		w.keys.requests(w.now) // which no agent answers
 	}
 	if w.roots() != 0 || last > w.now || w.now-start < 20*renewEvery/2+rootLife-renewEvery {
 		t.Errorf("%d roots are left after %d ms", w.roots(), w.now-start)
+	}
+}
+
+// The agent counts from when it answers, and the module must not be the later of the two.
+func TestARootsTimeBeginsWhenItIsAskedFor(t *testing.T) {
+	w := newWorld(t, Config{})
+	w.keys.NeedRoot("orders", 0, testKid, w.now)
+	w.keys.requests(w.now)
+	r := rootOf("orders")
+	if err := w.keys.answered([]channel.Answer{{Body: r.Append(nil)}}, w.now+5000); err != nil {
+		t.Fatal(err)
+	}
+	w.keys.expire(w.now + rootLife)
+	if w.roots() != 1 {
+		t.Error("it expired early")
+	}
+	w.keys.expire(w.now + rootLife + 1)
+	if w.roots() != 0 {
+		t.Error("it lives on")
+	}
+}
+
+func TestLeasesThatEndAtOnceAreNotAskedForInALoop(t *testing.T) {
+	w := newWorld(t, Config{})
+	given := byte(0)
+	give := func(q channel.Request) channel.Answer {
+		given++
+		l := leaseOf(q.Topic)
+		l.Kid, l.UseBy = abi.Kid{given}, w.now+aheadTime/2
+		return channel.Answer{Body: l.Append(nil)}
+	}
+	w.keys.NeedLease("orders", w.now)
+	for range 100 {
+		w.exchange(give)
+		w.keys.sealed("orders", abi.Kid{given}, 0, w.now)
+		w.now += 50
+	}
+	if given < 4 || given > 7 {
+		t.Errorf("%d leases in 5 s", given)
 	}
 }
 

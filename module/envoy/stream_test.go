@@ -94,6 +94,14 @@ func TestBytesThatAreNotKafkasEndTheStream(t *testing.T) {
 	}
 }
 
+func TestNothingLeavesAStreamAfterAnError(t *testing.T) {
+	w := newWorld(t, Config{})
+	good := kmsg.NewRequestFormatter().AppendRequest(nil, kmsg.NewPtrHeartbeatRequest(), 1)
+	if err := w.stream.FromClient(append(good, 0, 0, 0, 0), w.now); err == nil || len(w.stream.ToBroker()) != 0 {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestMemoryOfAStreamIsBounded(t *testing.T) {
 	w := newWorld(t, Config{MaxFrame: 1 << 10})
 	w.request(produceRequest(7, 1, "orders")) // waits for its lease
