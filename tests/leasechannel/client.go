@@ -98,6 +98,12 @@ func (c *Client) Open(key [channel.KeySize]byte, realm wire.RealmID) (*Channel, 
 	return ch, nil
 }
 
+// Keys are the two keys of the channel: what the data plane sends under, and what it receives
+// under.
+func (ch *Channel) Keys() [2][32]byte {
+	return [2][32]byte{ch.send.UnsafeKey(), ch.receive.UnsafeKey()}
+}
+
 // Seal is the body of the next call, with a plaintext.
 func (ch *Channel) Seal(plain []byte) ([]byte, error) {
 	return ch.send.Encrypt(append([]byte(nil), ch.ID[:]...), nil, plain)

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -20,7 +21,8 @@ import (
 const (
 	envBootstrap = "MEMORY_TEST_BOOTSTRAP"
 	envState     = "MEMORY_TEST_STATE"
-	envModule    = "MEMORY_TEST_MODULE" // a directory with e2ee.wasm and a cache
+	envModule    = "MEMORY_TEST_MODULE"  // a directory with e2ee.wasm and a cache
+	envPairing   = "MEMORY_TEST_PAIRING" // a pairing key's file: an agent alone instead of a sidecar
 )
 
 func TestMain(m *testing.M) {
@@ -34,16 +36,28 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// child is a sidecar as the product runs it. Its parent tells it by lines on the standard
-// input to collect garbage or to shut the sidecar down and stay; it ends with its input.
+// child is a sidecar as the product runs it, or an agent. Its parent tells it by lines on the
+// standard input to collect garbage or to shut down and stay; it ends with its input.
 func child() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	dir := os.Getenv(envModule)
-	side, err := sidecar.Start(ctx, &config.File{
+	file := &config.File{
 		Cluster: config.Cluster{Bootstrap: []string{os.Getenv(envBootstrap)}}, Listen: "127.0.0.1:0", State: os.Getenv(envState),
 		Module: filepath.Join(dir, "e2ee.wasm"), CacheDir: filepath.Join(dir, "cache"), Timing: timing,
-	}, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+		Agent: config.Agent{Listen: "127.0.0.1:0", PairingKeyFile: os.Getenv(envPairing)},
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	var side interface {
+		Addr() net.Addr
+		Wait() error
+	}
+	var err error
+	if file.Agent.PairingKeyFile != "" {
+		side, err = sidecar.StartKeyServer(ctx, file, log)
+	} else {
+		side, err = sidecar.Start(ctx, file, log)
+	}
 	if err != nil {
 		return err
 	}

@@ -120,11 +120,12 @@ func (l *logBook) String() string {
 	return l.b.String()
 }
 
-// start runs a sidecar from a build of this test.
-func (w *world) start(binary, name, state string) *node {
+// start runs a sidecar from a build of this test, with more of an environment.
+func (w *world) start(binary, name, state string, env ...string) *node {
 	w.t.Helper()
 	n := &node{t: w.t, name: name, state: state, cmd: exec.Command(binary)}
 	n.cmd.Env = append(os.Environ(), envBootstrap+"="+w.addr, envState+"="+state, envModule+"="+w.module)
+	n.cmd.Env = append(n.cmd.Env, env...)
 	n.cmd.Stderr = &n.log
 	n.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var err error
