@@ -6,6 +6,7 @@ import (
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
 	"github.com/wasm-e2ee/wasm-e2ee/abi/kafka"
+	"github.com/wasm-e2ee/wasm-e2ee/module/filter"
 )
 
 // A producing is a Produce request on its way through the filter. It aliases the request's
@@ -141,7 +142,7 @@ func (s *Stream) sealOne(p *producing, q *sealing, now uint64) error {
 func (w *Worker) seal(topic string, partition int32, records []byte, now uint64) ([]byte, abi.Status) {
 	room := len(records) + 128
 	if h, err := kafka.ParseBatchHeader(records); err == nil {
-		room += 8 * min(max(int(h.NumRecords), 0), len(records)) // a stub each, nearly
+		room += 8 * min(max(int(h.NumRecords), 0), filter.MaxRecords) // a stub each
 	}
 	for range 2 {
 		buf := make([]byte, room)

@@ -9,10 +9,9 @@ const maxReplayEntries = 1 << 18
 // held: a broker that appends a batch once more does so at another offset. What other workers
 // opened, and what was opened before this one began, the agent remembers.
 type replays struct {
-	kids   map[abi.Kid]map[batchID]int64 // base offsets; -1 is none, ever
-	age    []abi.Kid                     // the first opened first
-	n      int
-	Barred uint64 // batches that came once more
+	kids map[abi.Kid]map[batchID]int64 // base offsets; -1 is none, ever
+	age  []abi.Kid                     // the first opened first
+	n    int
 }
 
 // A batchID is what the authentic bytes of a batch say of where it belongs, under its kid.
@@ -31,7 +30,6 @@ func (r *replays) note(kid abi.Kid, leaf uint32, partition int32, offset int64) 
 	id := batchID{leaf, partition}
 	if before, ok := seen[id]; ok {
 		if before != offset {
-			r.Barred++
 			return false, abi.StatusReplayed
 		}
 		return false, abi.StatusOK
@@ -57,7 +55,6 @@ func (r *replays) bar(kid abi.Kid, leaf uint32, partition int32) {
 	if seen := r.kids[kid]; seen != nil {
 		seen[batchID{leaf, partition}] = -1
 	}
-	r.Barred++
 }
 
 // forget drops what is known of a kid whose root is gone.
