@@ -7,7 +7,6 @@ import (
 	"net"
 	"time"
 
-	"github.com/wasm-e2ee/wasm-e2ee/host/agent"
 	"github.com/wasm-e2ee/wasm-e2ee/host/config"
 	"github.com/wasm-e2ee/wasm-e2ee/host/exposure"
 	"github.com/wasm-e2ee/wasm-e2ee/host/lease"
@@ -17,18 +16,15 @@ import (
 // A KeyServer is a running process without a data plane: an agent, and the lease channel to
 // data planes elsewhere on the machine.
 type KeyServer struct {
-	Agent   *agent.Agent
-	server  *lease.Server
-	ln      net.Listener
-	metrics *metrics.Server // nil: not configured
-	done    chan struct{}
-	err     error
+	process
+	server *lease.Server
+	ln     net.Listener
 }
 
 // StartKeyServer brings an agent up as file says and returns once data planes are served and the
 // node is known to the others, as Start does. It ends when ctx does; see Wait.
 func StartKeyServer(ctx context.Context, file *config.File, log *slog.Logger) (*KeyServer, error) {
-	s := &KeyServer{done: make(chan struct{})}
+	s := &KeyServer{process: process{done: make(chan struct{})}}
 	if err := s.open(ctx, file, log); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
@@ -93,20 +89,6 @@ func (s *KeyServer) open(ctx context.Context, file *config.File, log *slog.Logge
 
 // Addr is where data planes connect.
 func (s *KeyServer) Addr() net.Addr { return s.ln.Addr() }
-
-// MetricsAddr is where metrics and probes are served, nil where they are not.
-func (s *KeyServer) MetricsAddr() net.Addr {
-	if s.metrics == nil {
-		return nil
-	}
-	return s.metrics.Addr()
-}
-
-// Wait returns when the process has drained and ended, with what went wrong.
-func (s *KeyServer) Wait() error {
-	<-s.done
-	return s.err
-}
 
 // close frees the parts that Run does not.
 func (s *KeyServer) close() error {

@@ -23,19 +23,16 @@ import (
 
 // A Sidecar is a running process's worth of agent, engine and proxy.
 type Sidecar struct {
-	Agent   *agent.Agent
-	Engine  *engine.Engine
-	proxy   *proxy.Proxy
-	metrics *metrics.Server // nil: not configured
-	done    chan struct{}
-	err     error
+	process
+	Engine *engine.Engine
+	proxy  *proxy.Proxy
 }
 
 // Start brings a sidecar up as file says and returns once it serves clients and the node is
 // known to the others: its credential is on the roster, and its prekey if it consumes. It
 // ends when ctx does; see Wait.
 func Start(ctx context.Context, file *config.File, log *slog.Logger) (*Sidecar, error) {
-	s := &Sidecar{done: make(chan struct{})}
+	s := &Sidecar{process: process{done: make(chan struct{})}}
 	if err := s.open(ctx, file, log); err != nil {
 		if s.proxy != nil {
 			s.proxy.Close()
@@ -185,20 +182,6 @@ func report(a *agent.Agent, file *config.File, asOf time.Time) (*exposure.Report
 
 // Addr is where local clients connect.
 func (s *Sidecar) Addr() net.Addr { return s.proxy.Addr() }
-
-// MetricsAddr is where metrics and probes are served, nil where they are not.
-func (s *Sidecar) MetricsAddr() net.Addr {
-	if s.metrics == nil {
-		return nil
-	}
-	return s.metrics.Addr()
-}
-
-// Wait returns when the sidecar has drained and ended, with what went wrong.
-func (s *Sidecar) Wait() error {
-	<-s.done
-	return s.err
-}
 
 // close frees the parts that Run does not.
 func (s *Sidecar) close() error {
