@@ -14,7 +14,8 @@ import (
 // wipes are the places that wipe, each so changed that it keeps a copy or leaves what it has.
 var wipes = []artifact.Edit{
 	{File: "host/scrub/do_runtimesecret.go", Old: "secret.Do(f)", New: "_ = secret.Do; f()"},
-	{File: "host/keyring/wrap.go", Old: "// wrapSecret seals", New: "var kept [][]byte\n\nfunc keep(b []byte) { kept = append(kept, append([]byte(nil), b...)) }\n\n// wrapSecret seals"},
+	{File: "host/keyring/wrap.go", Old: "// wrapSecret seals", New: "var kept [][]byte\nvar keys []hpke.PrivateKey\n\nfunc keep(b []byte) { kept = append(kept, append([]byte(nil), b...)) }\n\n// wrapSecret seals"},
+	{File: "host/keyring/wrap.go", Old: "copy(pub[:], key.PublicKey().Bytes())", New: "keys = append(keys, key); copy(pub[:], key.PublicKey().Bytes())"},
 	{File: "host/keyring/draft.go", Old: "defer clear(es[:])", New: "defer func() { keep(es[:]) }()"},
 	{File: "host/keyring/draft.go", Old: "defer clear(ts[:])", New: "defer func() { keep(ts[:]) }()"},
 	{File: "host/keyring/draft.go", Old: "defer clear(root[:])", New: "defer func() { keep(root[:]) }()"},
