@@ -27,6 +27,10 @@ const (
 	// a worker share.
 	DefaultMaxFrame = 32 << 20
 
+	// DefaultMaxMemory in bytes keeps a worker's streams well inside the 4 GiB that its
+	// virtual machine can have.
+	DefaultMaxMemory = 256 << 20
+
 	// fetchHold in ms is long enough for a grant that is under way and short enough that no
 	// client gives up.
 	fetchHold = 500
@@ -51,6 +55,9 @@ type Config struct {
 	// SkipUnreadable passes over batches that will never open instead of stopping at them
 	// (PROTOCOL.md §2.8.5, on_unreadable). History is passed over in any case.
 	SkipUnreadable bool
+
+	MaxMemory int    // bytes that all streams of the worker may hold; 0 is DefaultMaxMemory
+	Shared    Shared // what the workers of one proxy see together; nil where there is one only
 }
 
 // A Worker is what the streams of one virtual machine share: the filter, its keys, and the
@@ -70,6 +77,9 @@ func NewWorker(cfg Config, f *filter.Filter, keys *Keys) *Worker {
 	}
 	if cfg.MaxFrame == 0 {
 		cfg.MaxFrame = DefaultMaxFrame
+	}
+	if cfg.MaxMemory == 0 {
+		cfg.MaxMemory = DefaultMaxMemory
 	}
 	return &Worker{cfg: cfg, filter: f, keys: keys}
 }
