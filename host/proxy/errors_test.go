@@ -26,7 +26,7 @@ func TestTheHintIsSaidOnceAndTheBetterOneWins(t *testing.T) {
 // TestEveryStatusHasAHint keeps the table whole as statuses are added.
 func TestEveryStatusHasAHint(t *testing.T) {
 	for s := abi.StatusMalformed; s <= abi.StatusHistory; s++ {
-		if _, ok := hints[s]; !ok && s.String() != fmt.Sprintf("unknown status %d", s) {
+		if s.Hint() == "" && s.String() != fmt.Sprintf("unknown status %d", s) {
 			t.Errorf("%d (%v) has no hint", uint32(s), s)
 		}
 	}

@@ -293,7 +293,7 @@ func TestEveryVerdictHasAHint(t *testing.T) {
 	for s := range abi.Status(numStatuses) {
 		known := !strings.HasPrefix(s.String(), "unknown")
 		asks := s <= abi.StatusNeedSpace // never leave the engine
-		if known && !asks && hints[s] == "" {
+		if known && !asks && s.Hint() == "" {
 			t.Errorf("%v has no hint", s)
 		}
 	}
