@@ -21,6 +21,7 @@ import (
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
 	"github.com/wasm-e2ee/wasm-e2ee/abi/kafka"
+	"github.com/wasm-e2ee/wasm-e2ee/host/engine/env"
 )
 
 const (
@@ -98,6 +99,9 @@ func New(ctx context.Context, o Options, keys Keys) (*Engine, error) {
 
 func (e *Engine) start(ctx context.Context, o Options) error {
 	if _, err := wasi_snapshot_preview1.Instantiate(ctx, e.runtime); err != nil {
+		return err
+	}
+	if err := env.Instantiate(ctx, e.runtime); err != nil {
 		return err
 	}
 	module, err := e.runtime.CompileModule(ctx, o.Module)

@@ -12,6 +12,7 @@ import (
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
+	"github.com/wasm-e2ee/wasm-e2ee/host/engine/env"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/artifact"
 )
 
@@ -43,7 +44,10 @@ func newPlane(t *testing.T) *plane {
 	compiled.Do(func() {
 		compiled.runtime = wazero.NewRuntime(ctx)
 		wasi_snapshot_preview1.MustInstantiate(ctx, compiled.runtime)
-		var err error
+		err := env.Instantiate(ctx, compiled.runtime)
+		if err != nil {
+			t.Fatal(err)
+		}
 		if compiled.module, err = compiled.runtime.CompileModule(ctx, artifact.Module(t)); err != nil {
 			t.Fatal(err)
 		}

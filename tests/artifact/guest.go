@@ -10,6 +10,8 @@ import (
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
+
+	"github.com/wasm-e2ee/wasm-e2ee/host/engine/env"
 )
 
 // Test runs those tests of a package of this tree that match the pattern run, built for
@@ -30,6 +32,9 @@ func Test(tb testing.TB, pkg, run string) []byte {
 	rt := wazero.NewRuntimeWithConfig(tb.Context(), wazero.NewRuntimeConfig().WithCloseOnContextDone(true))
 	defer rt.Close(tb.Context())
 	wasi_snapshot_preview1.MustInstantiate(tb.Context(), rt)
+	if err := env.Instantiate(tb.Context(), rt); err != nil {
+		tb.Fatal(err)
+	}
 	var out bytes.Buffer
 	config := wazero.NewModuleConfig().WithStdout(&out).WithStderr(&out).
 		WithRandSource(rand.Reader).WithSysWalltime().WithSysNanotime().

@@ -13,6 +13,8 @@ import (
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
+
+	"github.com/wasm-e2ee/wasm-e2ee/host/engine/env"
 )
 
 // ErrFailed is what Run's error wraps when the module fails a check.
@@ -40,6 +42,9 @@ func run(ctx context.Context, wasm []byte, checks []check, report func(name stri
 	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithCloseOnContextDone(true).WithMemoryLimitPages(memoryLimit))
 	defer rt.Close(ctx)
 	if _, err := wasi_snapshot_preview1.Instantiate(ctx, rt); err != nil {
+		return err
+	}
+	if err := env.Instantiate(ctx, rt); err != nil {
 		return err
 	}
 	compiled, err := rt.CompileModule(ctx, wasm)

@@ -6,7 +6,10 @@ import (
 	"slices"
 
 	"github.com/tetratelabs/wazero/api"
+	
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
+	"github.com/wasm-e2ee/wasm-e2ee/abi/plugin"
+	"github.com/wasm-e2ee/wasm-e2ee/host/engine/env"
 )
 
 const (
@@ -31,7 +34,8 @@ var signatures = map[string]struct{ params, results []api.ValueType }{
 	abi.FuncCounters:     {[]api.ValueType{i32, i32}, []api.ValueType{i32}},
 }
 
-// imports are the functions of wasi_snapshot_preview1 that a module may import (SPEC.md §7).
+// imports are the functions of wasi_snapshot_preview1 that a module may import (SPEC.md §7),
+// beside those of package plugin.
 var imports = []string{
 	"sched_yield", "proc_exit", "args_get", "args_sizes_get", "clock_time_get", "environ_get",
 	"environ_sizes_get", "fd_write", "random_get", "poll_oneoff", "fd_close", "fd_read",
@@ -58,14 +62,22 @@ func exportsMatch(_ context.Context, m *module) error {
 func importsMatch(_ context.Context, m *module) error {
 	for _, f := range m.compiled.ImportedFunctions() {
 		space, name, _ := f.Import()
-		if space != "wasi_snapshot_preview1" || !slices.Contains(imports, name) {
-			return fmt.Errorf("%s.%s is imported; a host such as Envoy does not offer it", space, name)
+		switch {
+		case space == "wasi_snapshot_preview1" && slices.Contains(imports, name):
+		case space == plugin.ImportModule && slices.ContainsFunc(plugin.Imports(), func(i plugin.Import) bool { return sameImport(f, i) }):
+		default:
+			return fmt.Errorf("%s.%s is imported; a host such as Envoy does not offer it, or not with this signature", space, name)
 		}
 	}
 	if n := len(m.compiled.ImportedMemories()); n != 0 {
 		return fmt.Errorf("%d memories are imported", n)
 	}
 	return nil
+}
+
+func sameImport(f api.FunctionDefinition, i plugin.Import) bool {
+	_, name, _ := f.Import()
+	return name == i.Name && slices.Equal(f.ParamTypes(), env.Params(i)) && slices.Equal(f.ResultTypes(), []api.ValueType{i32})
 }
 
 func versionIsKnown(ctx context.Context, m *module) error {

@@ -1,0 +1,188 @@
+package envoy
+
+import (
+	"errors"
+
+	"github.com/wasm-e2ee/wasm-e2ee/abi/plugin"
+)
+
+// A connection is a stream context: one client's connection to one broker.
+type connection struct {
+	id     uint32
+	stream *Stream
+	dead   bool // nothing of it may go on
+	ended  bool // the client sends nothing more
+	broken bool // the broker does not
+}
+
+// OnNewConnection decides whether a connection may begin. Before there is a configuration
+// none may.
+func (v *VM) OnNewConnection(id uint32) plugin.Action {
+	c := v.connections[id]
+	if c != nil && !c.dead {
+		return plugin.ActionContinue
+	}
+	if now := v.host.Now(); v.quiet.allow("unconfigured", now) {
+		v.log(plugin.LevelError, "connection closed", "reason", "the module has no configuration that it accepts (hint: an earlier line says why)")
+	}
+	v.host.Close()
+	return plugin.ActionPause
+}
+
+// OnDownstreamData takes what the client sent: all of it is taken out of the host's buffer,
+// and what the broker is to receive takes its place.
+func (v *VM) OnDownstreamData(id uint32, end bool) plugin.Action {
+	c := v.connections[id]
+	action := plugin.ActionPause
+	v.step(c, func() {
+		now := v.host.Now()
+		c.ended = c.ended || end
+		if err := c.stream.FromClient(v.host.Buffer(plugin.BufferDownstream), now); err != nil {
+			v.fail(c, err)
+			return
+		}
+		out := c.stream.ToBroker()
+		if !v.host.SetBuffer(plugin.BufferDownstream, out) {
+			v.fail(c, errBuffer)
+			return
+		}
+		if !c.stalled() {
+			if c.ended && c.stream.fromClient.waiting() > 0 {
+				v.fail(c, errHalf)
+				return
+			}
+			delete(v.waiting, id)
+			action = plugin.ActionContinue
+			return
+		}
+		// A host forgets the buffer once its callback lets it go on, and the rest could not
+		// follow. So it is kept, and what is ready goes on beside it.
+		v.waiting[id] = c
+		if len(out) > 0 {
+			v.host.Continue()
+		}
+		v.ask(now)
+	})
+	return action
+}
+
+// OnUpstreamData is OnDownstreamData for what the broker sent. It never waits.
+func (v *VM) OnUpstreamData(id uint32, end bool) plugin.Action {
+	c := v.connections[id]
+	action := plugin.ActionPause
+	v.step(c, func() {
+		now := v.host.Now()
+		if err := c.stream.FromBroker(v.host.Buffer(plugin.BufferUpstream), now); err != nil {
+			v.fail(c, err)
+			return
+		}
+		if !v.host.SetBuffer(plugin.BufferUpstream, c.stream.ToClient()) {
+			v.fail(c, errBuffer)
+			return
+		}
+		action = plugin.ActionContinue
+		if end {
+			// What the client is to receive is only now on its way: the next tick closes.
+			c.broken = true
+			v.waiting[id] = c
+			return
+		}
+		v.resume(c, now)
+		if !c.dead && c.stream.hold.until > now {
+			v.ask(now)
+		}
+	})
+	return action
+}
+
+// OnClose is told that one side is gone: nothing of the connection can go on.
+func (v *VM) OnClose(id uint32) {
+	if c := v.connections[id]; c != nil {
+		c.dead, c.stream = true, nil
+		delete(v.waiting, id)
+	}
+}
+
+// step runs a step of a connection that lives. Of any other nothing goes on.
+func (v *VM) step(c *connection, step func()) {
+	if c == nil || c.dead {
+		v.empty()
+		v.host.Close()
+		return
+	}
+	v.guard(c, step)
+}
+
+// resumeAll goes on with every connection that waits.
+func (v *VM) resumeAll() {
+	for _, c := range v.waiting {
+		v.guard(c, func() {
+			v.host.Select(c.id)
+			if c.broken {
+				v.kill(c)
+				return
+			}
+			v.resume(c, v.host.Now())
+		})
+	}
+}
+
+// resume goes on with what a client sent, as far as it can. The connection is selected.
+func (v *VM) resume(c *connection, now uint64) {
+	if err := c.stream.Resume(now); err != nil {
+		v.fail(c, err)
+		return
+	}
+	out, stalled := c.stream.ToBroker(), c.stalled()
+	if !stalled {
+		delete(v.waiting, c.id)
+	}
+	if len(out) == 0 && (stalled || !c.ended) {
+		return
+	}
+	if !v.host.SetBuffer(plugin.BufferDownstream, out) || !v.host.Continue() {
+		v.fail(c, errBuffer)
+	}
+}
+
+// stalled reports whether a whole request waits.
+func (c *connection) stalled() bool {
+	frame, err := c.stream.fromClient.next()
+	return frame != nil || err != nil
+}
+
+var (
+	errBuffer = errors.New("the host does not take what goes on (hint: a Proxy-Wasm host must let a buffer be replaced, SPEC.md §8.3)")
+	errHalf   = errors.New("the client ended in the middle of a request")
+)
+
+// fail closes a connection and says why.
+func (v *VM) fail(c *connection, err error) {
+	v.kill(c)
+	if errors.Is(err, errHalf) {
+		return // as clients do that are killed; there is nothing that an operator could do
+	}
+	violation := &Violation{From: faultModule, Err: err}
+	errors.As(err, &violation)
+	v.stats.closed[violation.From]++
+	if v.quiet.allow(violation.Error(), v.host.Now()) {
+		v.log(plugin.LevelWarn, "connection closed", "from", violation.From, "api", violation.API, "version", violation.Version,
+			"reason", violation.Err, "client", string(v.host.Property("source", "address")))
+	}
+}
+
+// kill makes sure that nothing of a connection goes on any more. The connection is selected,
+// or the callback is about it.
+func (v *VM) kill(c *connection) {
+	c.dead, c.stream = true, nil
+	delete(v.waiting, c.id)
+	v.empty()
+	v.host.Close()
+}
+
+// empty takes what either side sent out of the host's buffers. One that is not there now
+// holds nothing.
+func (v *VM) empty() {
+	v.host.SetBuffer(plugin.BufferDownstream, nil)
+	v.host.SetBuffer(plugin.BufferUpstream, nil)
+}

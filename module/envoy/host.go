@@ -1,0 +1,23 @@
+package envoy
+
+import "github.com/wasm-e2ee/wasm-e2ee/abi/plugin"
+
+// A Host is what a VM needs of the proxy that runs it (SPEC.md §8.3). What Buffer, Header,
+// Property and Get return is valid until the next call.
+type Host interface {
+	Log(level plugin.Level, line string)
+	Now() uint64                   // Unix ms
+	Tick(ms uint32)                // from now on, each so many
+	Select(context uint32)         // whose streams the functions below are about, until the callback ends
+	Buffer(b plugin.Buffer) []byte // all of it
+	SetBuffer(b plugin.Buffer, p []byte) bool
+	Continue() bool                 // hands what is in BufferDownstream to what follows, after the callback
+	Close()                         // ends both streams, after the callback
+	Property(path ...string) []byte // nil where there is none
+	Call(cluster string, c Call) (token uint32, ok bool)
+	Header(name string) []byte // of the answer to a Call
+	Define(kind plugin.Metric, name string) (id uint32, ok bool)
+	Add(metric uint32, by int64)
+	Get(key string) (value []byte, cas uint32, ok bool)
+	Set(key string, value []byte, cas uint32) bool
+}
