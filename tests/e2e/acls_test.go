@@ -17,6 +17,7 @@ import (
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/broker"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/clients"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/deps"
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/nodes"
 )
 
 // listedACL is one line of what a refused command says that its principal needs.
@@ -90,12 +91,12 @@ func (c *closedCluster) allow(t *testing.T, user, refusal string) {
 }
 
 // as writes a configuration that logs in as user, for whichever command.
-func (c *closedCluster) as(t *testing.T, user string) (file string, more settings) {
+func (c *closedCluster) as(t *testing.T, user string) (file string, more nodes.Settings) {
 	t.Helper()
 	dir := t.TempDir()
 	password := filepath.Join(dir, "password")
-	more = settings{"sasl": map[string]string{"mechanism": "PLAIN", "username": user, "password_file": password}}
-	b, err := yaml.Marshal(settings{"bootstrap": []string{c.Bootstrap}, "sasl": more["sasl"]})
+	more = nodes.Settings{"sasl": map[string]string{"mechanism": "PLAIN", "username": user, "password_file": password}}
+	b, err := yaml.Marshal(nodes.Settings{"bootstrap": []string{c.Bootstrap}, "sasl": more["sasl"]})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,46 +113,46 @@ func (c *closedCluster) as(t *testing.T, user string) (file string, more setting
 // all that its principal needs: to issue, enrol, seal, open, renew and share.
 func TestTheListedACLsAreEnough(t *testing.T) {
 	c := startClosed(t, "issuer", "producer", "consumer", "app")
-	r := newRealm(t)
+	r := nodes.NewRealm(t)
 	topic := createTopic(t, c.adm, "acls", 1, nil)
 	c.allow(t, "app", "\n  Read, Write, Describe on Topic acls (prefixed)\n  Read on Group acls (prefixed)\n")
 
 	issuerFile, _ := c.as(t, "issuer")
-	out, code := run(t, "issuer", "--dir", string(r), "--config", issuerFile)
+	out, code := nodes.Run(t, "issuer", "--dir", string(r), "--config", issuerFile)
 	if code != 1 {
 		t.Fatalf("an issuer that may do nothing: exit code %d\n%s", code, out)
 	}
 	c.allow(t, "issuer", out)
-	issuer := r.startIssuer(t, []string{"--config", issuerFile})
+	issuer := startIssuer(t, r, []string{"--config", issuerFile})
 
 	allowed := map[string]bool{}
-	node := func(user string, want role) *sidecar {
+	node := func(user string, want nodes.Role) *nodes.Sidecar {
 		t.Helper()
 		file, more := c.as(t, user)
-		ticket := r.ticket(t, want)
+		ticket := newTicket(t, r, want)
 		if !allowed[user] {
-			out, code := run(t, "enroll", "--state", filepath.Join(t.TempDir(), "refused.state"), "--config", file, ticket)
+			out, code := nodes.Run(t, "enroll", "--state", filepath.Join(t.TempDir(), "refused.state"), "--config", file, ticket)
 			if code != 1 {
 				t.Fatalf("a node that may do nothing: exit code %d\n%s", code, out)
 			}
 			c.allow(t, user, out)
 		}
-		state, _ := r.take(t, []string{"--config", file}, ticket)
+		state, _ := take(t, r, []string{"--config", file}, ticket)
 		if !allowed[user] {
-			out, code := run(t, "proxy", "--config", configuration(t, c.Bootstrap, state, more))
+			out, code := nodes.Run(t, "proxy", "--config", nodes.Configuration(t, c.Bootstrap, state, more))
 			if code != 1 {
 				t.Fatalf("a sidecar that may do nothing with grants: exit code %d\n%s", code, out)
 			}
 			c.allow(t, user, out)
 			allowed[user] = true
 		}
-		return startSidecar(t, c.Bootstrap, state, more)
+		return nodes.StartSidecar(t, c.Bootstrap, state, more)
 	}
-	want := role{consume: "acls-*", groups: []string{"acls-*"}, days: "0.00035"} // 30 s: renewed after about 20
+	want := nodes.Role{Consume: "acls-*", Groups: []string{"acls-*"}, Days: "0.00035"} // 30 s: renewed after about 20
 	reader := node("consumer", want)
-	writer := node("producer", role{produce: "acls-*", days: "0.00035"})
+	writer := node("producer", nodes.Role{Produce: "acls-*", Days: "0.00035"})
 
-	cl, err := kgo.NewClient(kgo.SeedBrokers(writer.addr), login("app"), kgo.DefaultProduceTopic(topic), kgo.DisableIdempotentWrite())
+	cl, err := kgo.NewClient(kgo.SeedBrokers(writer.Addr), login("app"), kgo.DefaultProduceTopic(topic), kgo.DisableIdempotentWrite())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,9 +163,9 @@ func TestTheListedACLsAreEnough(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	consume := func(s *sidecar, opts ...kgo.Opt) {
+	consume := func(s *nodes.Sidecar, opts ...kgo.Opt) {
 		t.Helper()
-		if _, err := clients.FranzConsume(t.Context(), clients.Job{Bootstrap: s.addr, Topic: topic, Count: records}, append(opts, login("app"))...); err != nil {
+		if _, err := clients.FranzConsume(t.Context(), clients.Job{Bootstrap: s.Addr, Topic: topic, Count: records}, append(opts, login("app"))...); err != nil {
 			t.Errorf("consume: %v", err)
 		}
 	}
@@ -172,7 +173,7 @@ func TestTheListedACLsAreEnough(t *testing.T) {
 	late := node("consumer", want)
 	consume(late, kgo.ConsumerGroup("acls-other"))
 	expect(t, late.Process, "root received from a peer")
-	for _, s := range []*sidecar{reader, writer} {
+	for _, s := range []*nodes.Sidecar{reader, writer} {
 		expect(t, s.Process, `"the identity key was renewed"`)
 	}
 	// By now each node has looked at groups and offsets, which it does every ten seconds.

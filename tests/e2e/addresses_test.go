@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/nodes"
 )
 
 // No answer that carries brokers' addresses, in any version that the sidecar passes, carries
@@ -44,7 +46,7 @@ func TestNoAnswerNamesABroker(t *testing.T) {
 		return body, err == nil
 	}
 	// The broker makes its coordinators when it is first asked for one.
-	poll(t, 30*time.Second, "a coordinator", func() bool {
+	nodes.Poll(t, 30*time.Second, "a coordinator", func() bool {
 		body, ok := ask(b.Bootstrap, 2, coordinator)
 		return ok && bytes.Contains(body, own)
 	})

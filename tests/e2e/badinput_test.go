@@ -18,6 +18,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/clients"
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/nodes"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/records"
 )
 
@@ -113,7 +114,7 @@ func TestGarbageClosesOnlyItsConnection(t *testing.T) {
 		"Fetch of noise": framed(append(header(1, 11), noise[:200]...)),
 	} {
 		t.Run(name, func(t *testing.T) {
-			c, err := net.Dial("tcp", writer.addr)
+			c, err := net.Dial("tcp", writer.Addr)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -127,7 +128,7 @@ func TestGarbageClosesOnlyItsConnection(t *testing.T) {
 			if err != nil && !isReset(err) {
 				t.Fatalf("the connection stays open (%d B answered): %v", len(answer), err)
 			}
-			poll(t, 5*time.Second, "a line in the log that says why", func() bool {
+			nodes.Poll(t, 5*time.Second, "a line in the log that says why", func() bool {
 				said := writer.Output()[seen:]
 				return strings.Contains(said, "connection closed") || strings.Contains(said, "closed the connection")
 			})
@@ -137,7 +138,7 @@ func TestGarbageClosesOnlyItsConnection(t *testing.T) {
 	// Lengths that are allowed are not believed before the bytes are there.
 	var open []net.Conn
 	for range 50 {
-		c, err := net.Dial("tcp", writer.addr)
+		c, err := net.Dial("tcp", writer.Addr)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -168,8 +169,8 @@ func TestGarbageClosesOnlyItsConnection(t *testing.T) {
 // body of version 0, and the connection goes on.
 func TestApiVersionsOfTheFutureIsAnswered(t *testing.T) {
 	b := sharedBroker(t)
-	s := startSidecar(t, b.Bootstrap, newRealm(t).enroll(t, role{produce: "future-*"}), nil)
-	c, err := net.Dial("tcp", s.addr)
+	s := nodes.StartSidecar(t, b.Bootstrap, nodes.NewRealm(t).Enroll(t, nodes.Role{Produce: "future-*"}), nil)
+	c, err := net.Dial("tcp", s.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,7 +22,7 @@ func TestRecordsComeBackAndTheBrokerSeesNone(t *testing.T) {
 			n = min(n, 1000) // enough to prove that the search finds what is there
 		}
 		canaries := records.NewCanaries()
-		broker := searchCanaries(canaries) // what a client of the broker reads
+		broker := canaries.Search() // what a client of the broker reads
 		var topics []string
 		for _, c := range clients.All() {
 			t.Run(c.Name, func(t *testing.T) {
@@ -37,12 +37,12 @@ func TestRecordsComeBackAndTheBrokerSeesNone(t *testing.T) {
 						if err != nil {
 							t.Fatalf("reading the broker: %v", err)
 						}
-						broker.add(seen)
+						broker.Add(seen)
 					})
 				}
 			})
 		}
-		disk, decoded := searchCanaries(canaries), searchCanaries(canaries)
+		disk, decoded := canaries.Search(), canaries.Search()
 		if err := b.ReadDisk(disk); err != nil {
 			t.Fatal(err)
 		}
@@ -51,16 +51,16 @@ func TestRecordsComeBackAndTheBrokerSeesNone(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Logf("searched %d MB of disk, %d MB that DumpLogSegments printed in %v, %d MB that a client of the broker read",
-			disk.size>>20, decoded.size>>20, time.Since(begin).Round(time.Millisecond), broker.size>>20)
-		for i, part := range parts {
-			t.Logf("canary in %s: %d on disk, %d decoded, %d read", part, disk.hits[i], decoded.hits[i], broker.hits[i])
-			found := disk.hits[i] + decoded.hits[i] + broker.hits[i]
+			disk.Size>>20, decoded.Size>>20, time.Since(begin).Round(time.Millisecond), broker.Size>>20)
+		for i, part := range records.Parts {
+			t.Logf("canary in %s: %d on disk, %d decoded, %d read", part, disk.Hits[i], decoded.Hits[i], broker.Hits[i])
+			found := disk.Hits[i] + decoded.Hits[i] + broker.Hits[i]
 			switch {
 			case !control && found != 0:
 				t.Errorf("the broker knows the canary in the %s", part)
-			case control && (disk.hits[i] == 0 || broker.hits[i] == 0):
+			case control && (disk.Hits[i] == 0 || broker.Hits[i] == 0):
 				t.Errorf("the control run did not find the canary in the %s: the search is blind", part)
-			case control && decoded.hits[i] == 0 && part != "header value": // DumpLogSegments prints no values of headers
+			case control && decoded.Hits[i] == 0 && part != "header value": // DumpLogSegments prints no values of headers
 				t.Errorf("DumpLogSegments did not print the canary in the %s: the search is blind", part)
 			}
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,39 +16,24 @@ import (
 
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/broker"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/deps"
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/nodes"
 )
 
 // One single-node Kafka serves every test of this package that does not need its own; tests
 // keep apart by topic and group names.
 var shared struct {
 	once    sync.Once
-	dir     string // of the whole run: brokers' data, the built program, its cache
 	cluster *broker.Cluster
 	err     error
 }
 
 func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "wasm-e2ee-e2e-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	shared.dir = dir
 	code := m.Run()
 	if shared.cluster != nil {
 		shared.cluster.Kill()
 	}
-	os.RemoveAll(dir)
+	nodes.Clean()
 	os.Exit(code)
-}
-
-// scratch is a folder that lasts as long as the whole run.
-func scratch(name string) string {
-	dir := filepath.Join(shared.dir, name)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		panic(err) // the temporary folder was just made
-	}
-	return dir
 }
 
 // sharedBroker starts the shared Kafka at its first call.
@@ -57,7 +41,7 @@ func sharedBroker(t *testing.T) *broker.Cluster {
 	t.Helper()
 	deps.Need(t, deps.Kafka)
 	shared.once.Do(func() {
-		shared.cluster, shared.err = broker.Start(scratch("kafka"), broker.Options{Properties: map[string]string{
+		shared.cluster, shared.err = broker.Start(nodes.Scratch("kafka"), broker.Options{Properties: map[string]string{
 			// Whatever no ACL names is allowed, so that one test can deny one topic to everyone.
 			"authorizer.class.name":          "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
 			"allow.everyone.if.no.acl.found": "true",

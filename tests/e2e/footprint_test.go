@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/clients"
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/nodes"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/records"
 )
 
@@ -23,23 +24,23 @@ const (
 
 func TestSidecarStartsQuicklyAndStaysSmall(t *testing.T) {
 	b := sharedBroker(t)
-	r := newRealm(t)
-	reader := startSidecar(t, b.Bootstrap, r.enroll(t, role{consume: "small-*", groups: []string{"small-*"}}), nil)
-	state := r.enroll(t, role{produce: "small-*"})
+	r := nodes.NewRealm(t)
+	reader := nodes.StartSidecar(t, b.Bootstrap, r.Enroll(t, nodes.Role{Consume: "small-*", Groups: []string{"small-*"}}), nil)
+	state := r.Enroll(t, nodes.Role{Produce: "small-*"})
 	// The first start fills the cache; the best of a few is the program's, the rest is what
 	// else the machine does.
 	best := time.Hour
 	for range 3 {
-		s := startSidecar(t, b.Bootstrap, state, nil)
-		t.Logf("served after %v", s.start.Round(time.Millisecond))
-		best = min(best, s.start)
+		s := nodes.StartSidecar(t, b.Bootstrap, state, nil)
+		t.Logf("served after %v", s.Start.Round(time.Millisecond))
+		best = min(best, s.Start)
 		s.Stop(15 * time.Second)
 	}
 	if best > startLimit {
 		t.Errorf("a sidecar serves after %v at best, want at most %v", best, startLimit)
 	}
 
-	s := startSidecar(t, b.Bootstrap, state, nil)
+	s := nodes.StartSidecar(t, b.Bootstrap, state, nil)
 	idle := settledRSS(t, s.Pid())
 	t.Logf("idle: %.1f MB", float64(idle)/1e6)
 	if idle > idleLimit {
@@ -49,7 +50,7 @@ func TestSidecarStartsQuicklyAndStaysSmall(t *testing.T) {
 	// What the first records cost (leases, pools) is not a connection's.
 	topic := newTopic(t, b.Bootstrap, "small", 3, nil)
 	sent := records.Generate(51, 300, clients.FranzGo.Shape, records.NewCanaries())
-	job := clients.Job{Bootstrap: s.addr, Topic: topic, Group: topic, Codec: "lz4", Records: sent, Count: len(sent)}
+	job := clients.Job{Bootstrap: s.Addr, Topic: topic, Group: topic, Codec: "lz4", Records: sent, Count: len(sent)}
 	if err := clients.FranzGo.Produce(t.Context(), job); err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +63,7 @@ func TestSidecarStartsQuicklyAndStaysSmall(t *testing.T) {
 	}()
 	var wg sync.WaitGroup
 	for range connections {
-		c, err := net.Dial("tcp", s.addr)
+		c, err := net.Dial("tcp", s.Addr)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -87,7 +88,7 @@ func TestSidecarStartsQuicklyAndStaysSmall(t *testing.T) {
 		t.Errorf("a connection costs %d KB, want at most %d", each>>10, connectionLimit>>10)
 	}
 
-	job.Bootstrap = reader.addr
+	job.Bootstrap = reader.Addr
 	got, err := clients.FranzGo.Consume(t.Context(), job)
 	if err == nil {
 		err = records.Compare(sent, got, records.Times{}, false)

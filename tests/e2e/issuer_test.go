@@ -17,6 +17,7 @@ import (
 
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/broker"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/clients"
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/nodes"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/process"
 )
 
@@ -24,7 +25,7 @@ import (
 func cluster(bootstrap string) []string { return []string{"--bootstrap", bootstrap} }
 
 // startIssuer runs the realm's issuer until the test ends.
-func (r realm) startIssuer(t *testing.T, reach []string) *process.Process {
+func startIssuer(t *testing.T, r nodes.Realm, reach []string) *process.Process {
 	t.Helper()
 	p := start(t, "issuer", append([]string{"issuer", "--dir", string(r)}, reach...)...)
 	expect(t, p, "msg=issuing")
@@ -34,7 +35,7 @@ func (r realm) startIssuer(t *testing.T, reach []string) *process.Process {
 // start runs the program beside the test, and shows what it said if that fails.
 func start(t *testing.T, name string, args ...string) *process.Process {
 	t.Helper()
-	p, err := process.Start(process.Spec{Name: name, Args: append([]string{program(t)}, args...)})
+	p, err := process.Start(process.Spec{Name: name, Args: append([]string{nodes.Program(t)}, args...)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,34 +58,34 @@ func expect(t *testing.T, p *process.Process, text string) {
 	}
 }
 
-// ticket makes one and returns its file.
-func (r realm) ticket(t *testing.T, want role) string {
+// newTicket makes a ticket and returns its file.
+func newTicket(t *testing.T, r nodes.Realm, want nodes.Role) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "node.ticket")
 	args := []string{"realm", "ticket", "--dir", string(r), "--out", path}
-	if want.produce != "" {
-		args = append(args, "--produce", want.produce)
+	if want.Produce != "" {
+		args = append(args, "--produce", want.Produce)
 	}
-	if want.consume != "" {
-		args = append(args, "--consume", want.consume)
+	if want.Consume != "" {
+		args = append(args, "--consume", want.Consume)
 	}
-	for _, g := range want.groups {
+	for _, g := range want.Groups {
 		args = append(args, "--group", g)
 	}
-	if want.days != "" {
-		args = append(args, "--days", want.days)
+	if want.Days != "" {
+		args = append(args, "--days", want.Days)
 	}
-	mustRun(t, args...)
+	nodes.MustRun(t, args...)
 	return path
 }
 
 var enrolledNode = regexp.MustCompile(`(?m)^node ([0-9a-f]{32}) of realm`)
 
 // take enrols a new node with a ticket, and returns its state file and its id.
-func (r realm) take(t *testing.T, reach []string, ticket string) (state, node string) {
+func take(t *testing.T, r nodes.Realm, reach []string, ticket string) (state, node string) {
 	t.Helper()
 	state = filepath.Join(t.TempDir(), "node.state")
-	out, code := run(t, append([]string{"enroll", "--state", state, "--timeout", "45s", ticket}, reach...)...)
+	out, code := nodes.Run(t, append([]string{"enroll", "--state", state, "--timeout", "45s", ticket}, reach...)...)
 	found := enrolledNode.FindStringSubmatch(out)
 	if code != 0 || found == nil {
 		t.Fatalf("enroll: exit code %d\n%s", code, out)
@@ -108,26 +109,26 @@ func probe(t *testing.T, addr, path string) (int, string) {
 }
 
 // metricsAt is a setting of the sidecar, and where it then answers.
-func metricsAt(t *testing.T) (settings, string) {
+func metricsAt(t *testing.T) (nodes.Settings, string) {
 	t.Helper()
 	ports, err := broker.FreePorts(1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	addr := fmt.Sprintf("127.0.0.1:%d", ports[0])
-	return settings{"metrics": map[string]string{"listen": addr}}, addr
+	return nodes.Settings{"metrics": map[string]string{"listen": addr}}, addr
 }
 
 // flowing has records flow to one member of a group until the function that it returns is
 // called, which then waits for each of them.
-func flowing(t *testing.T, topic, name string, writer, reader *sidecar) (end func()) {
+func flowing(t *testing.T, topic, name string, writer, reader *nodes.Sidecar) (end func()) {
 	t.Helper()
 	f := newNumbered(topic, 1, uint64(time.Now().UnixNano()))
-	m := &member{group: &group{name: name}, flow: f, bootstrap: reader.addr}
+	m := &member{group: &group{name: name}, flow: f, bootstrap: reader.Addr}
 	m.join(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- f.produce(ctx, writer.addr, 20) }()
+	go func() { done <- f.produce(ctx, writer.Addr, 20) }()
 	t.Cleanup(func() { cancel(); m.leave() })
 	return func() {
 		t.Helper()
@@ -145,21 +146,21 @@ func flowing(t *testing.T, topic, name string, writer, reader *sidecar) (end fun
 // flow; the issuer is killed on the way and comes back. No record is lost, refused or late.
 func TestNodesWithTicketsRenewWhileRecordsFlow(t *testing.T) {
 	b := sharedBroker(t)
-	r := newRealm(t)
+	r := nodes.NewRealm(t)
 	reach := cluster(b.Bootstrap)
-	issuer := r.startIssuer(t, reach)
+	issuer := startIssuer(t, r, reach)
 	const days = "0.00028" // 24 s: renewed after about 16
 	topic := newTopic(t, b.Bootstrap, "renew", 1, nil)
-	consumer, _ := r.take(t, reach, r.ticket(t, role{consume: "renew-*", groups: []string{"renew-*"}, days: days}))
-	producer, _ := r.take(t, reach, r.ticket(t, role{produce: "renew-*", days: days}))
-	reader, writer := startSidecar(t, b.Bootstrap, consumer, nil), startSidecar(t, b.Bootstrap, producer, nil)
+	consumer, _ := take(t, r, reach, newTicket(t, r, nodes.Role{Consume: "renew-*", Groups: []string{"renew-*"}, Days: days}))
+	producer, _ := take(t, r, reach, newTicket(t, r, nodes.Role{Produce: "renew-*", Days: days}))
+	reader, writer := nodes.StartSidecar(t, b.Bootstrap, consumer, nil), nodes.StartSidecar(t, b.Bootstrap, producer, nil)
 	end := flowing(t, topic, "renew-group", writer, reader)
-	for _, s := range []*sidecar{reader, writer} {
+	for _, s := range []*nodes.Sidecar{reader, writer} {
 		expect(t, s.Process, `"the identity key was renewed"`)
 	}
 	issuer.Kill()
-	issuer = r.startIssuer(t, reach)
-	for _, s := range []*sidecar{reader, writer} {
+	issuer = startIssuer(t, r, reach)
+	for _, s := range []*nodes.Sidecar{reader, writer} {
 		expect(t, s.Process, "lineage=2")
 	}
 	end()
@@ -175,17 +176,17 @@ func TestNodesWithTicketsRenewWhileRecordsFlow(t *testing.T) {
 // of its group gets every record.
 func TestARevokedConsumerIsCutOffAndTheOthersGoOn(t *testing.T) {
 	b := sharedBroker(t)
-	r := newRealm(t)
+	r := nodes.NewRealm(t)
 	reach := cluster(b.Bootstrap)
-	r.startIssuer(t, reach)
+	startIssuer(t, r, reach)
 	topic := newTopic(t, b.Bootstrap, "revoke", 1, nil)
-	want := role{consume: "revoke-*", groups: []string{"revoke-*"}}
-	kept, _ := r.take(t, reach, r.ticket(t, want))
-	lost, thief := r.take(t, reach, r.ticket(t, want))
-	producer, _ := r.take(t, reach, r.ticket(t, role{produce: "revoke-*"}))
+	want := nodes.Role{Consume: "revoke-*", Groups: []string{"revoke-*"}}
+	kept, _ := take(t, r, reach, newTicket(t, r, want))
+	lost, thief := take(t, r, reach, newTicket(t, r, want))
+	producer, _ := take(t, r, reach, newTicket(t, r, nodes.Role{Produce: "revoke-*"}))
 	more, metrics := metricsAt(t)
-	revoked, reader := startSidecar(t, b.Bootstrap, lost, more), startSidecar(t, b.Bootstrap, kept, nil)
-	writer := startSidecar(t, b.Bootstrap, producer, nil)
+	revoked, reader := nodes.StartSidecar(t, b.Bootstrap, lost, more), nodes.StartSidecar(t, b.Bootstrap, kept, nil)
+	writer := nodes.StartSidecar(t, b.Bootstrap, producer, nil)
 	end := flowing(t, topic, "revoke-group", writer, reader)
 	expect(t, writer.Process, "recipients=2")
 	if code, why := probe(t, metrics, "/readyz"); code != http.StatusOK {
@@ -193,7 +194,7 @@ func TestARevokedConsumerIsCutOffAndTheOthersGoOn(t *testing.T) {
 	}
 
 	begin := time.Now()
-	out, code := run(t, append([]string{"realm", "revoke", "--dir", string(r), "--node", thief}, reach...)...)
+	out, code := nodes.Run(t, append([]string{"realm", "revoke", "--dir", string(r), "--node", thief}, reach...)...)
 	if code != 0 || !strings.Contains(out, "revoked: node "+thief) {
 		t.Fatalf("exit code %d\n%s", code, out)
 	}
@@ -204,7 +205,7 @@ func TestARevokedConsumerIsCutOffAndTheOthersGoOn(t *testing.T) {
 		t.Errorf("its probe: %d %s", code, why)
 	}
 	// Its client reads to the end of what was granted, and gets an error there.
-	_, err := clients.FranzConsume(t.Context(), clients.Job{Bootstrap: revoked.addr, Topic: topic, Count: 1 << 20, Timeout: 30 * time.Second})
+	_, err := clients.FranzConsume(t.Context(), clients.Job{Bootstrap: revoked.Addr, Topic: topic, Count: 1 << 20, Timeout: 30 * time.Second})
 	if !errors.Is(err, kerr.TopicAuthorizationFailed) {
 		t.Errorf("its client: %v, want %v", err, kerr.TopicAuthorizationFailed)
 	}
@@ -216,27 +217,27 @@ func TestARevokedConsumerIsCutOffAndTheOthersGoOn(t *testing.T) {
 
 	// The state on its disk is worth nothing to a new sidecar either.
 	revoked.Stop(15 * time.Second)
-	expectRefusal(t, []string{"this node is revoked", "enrol it anew"}, "proxy", "--config", configuration(t, b.Bootstrap, lost, nil))
+	expectRefusal(t, []string{"this node is revoked", "enrol it anew"}, "proxy", "--config", nodes.Configuration(t, b.Bootstrap, lost, nil))
 }
 
 // A ticket makes one node, whoever of the two is killed on the way and however often, and no
 // second one; what is no ticket makes none.
 func TestATicketMakesOneNode(t *testing.T) {
 	b := sharedBroker(t)
-	r := newRealm(t)
+	r := nodes.NewRealm(t)
 	reach := cluster(b.Bootstrap)
-	ticket := r.ticket(t, role{produce: "once-*"})
+	ticket := newTicket(t, r, nodes.Role{Produce: "once-*"})
 	state := filepath.Join(t.TempDir(), "node.state")
 	args := append([]string{"enroll", "--state", state, ticket}, reach...)
 
 	node := start(t, "a node without issuer", args...)
 	expect(t, node, "waiting for the issuer")
-	issuer := r.startIssuer(t, reach)
+	issuer := startIssuer(t, r, reach)
 	expect(t, node, "the issuer answered")
 	issuer.Kill()
 	node.Kill()
-	r.startIssuer(t, reach)
-	out, code := run(t, append(args, "--timeout", "45s")...)
+	startIssuer(t, r, reach)
+	out, code := nodes.Run(t, append(args, "--timeout", "45s")...)
 	if code != 0 || !enrolledNode.MatchString(out) {
 		t.Fatalf("after both were killed: exit code %d\n%s", code, out)
 	}
@@ -247,13 +248,13 @@ func TestATicketMakesOneNode(t *testing.T) {
 	second := filepath.Join(t.TempDir(), "second.state")
 	expectRefusal(t, []string{"no issuer answered within 3s", "used before"},
 		append([]string{"enroll", "--state", second, "--timeout", "3s", ticket}, reach...)...)
-	book, _ := run(t, "inspect", filepath.Join(string(r), "issuer.book"))
+	book, _ := nodes.Run(t, "inspect", filepath.Join(string(r), "issuer.book"))
 	id := enrolledNode.FindStringSubmatch(out)[1]
 	if !strings.Contains(book, "used by node "+id) {
 		t.Errorf("the book does not say who used the ticket:\n%s", book)
 	}
 
-	line, err := os.ReadFile(r.ticket(t, role{produce: "once-*"}))
+	line, err := os.ReadFile(newTicket(t, r, nodes.Role{Produce: "once-*"}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -268,11 +269,11 @@ func TestATicketMakesOneNode(t *testing.T) {
 // A second use of a ticket is an alarm where the issuer runs, and names who used it first.
 func TestASecondUseOfATicketIsAnAlarm(t *testing.T) {
 	b := sharedBroker(t)
-	r := newRealm(t)
+	r := nodes.NewRealm(t)
 	reach := cluster(b.Bootstrap)
-	issuer := r.startIssuer(t, reach)
-	ticket := r.ticket(t, role{produce: "once-*"})
-	_, first := r.take(t, reach, ticket)
+	issuer := startIssuer(t, r, reach)
+	ticket := newTicket(t, r, nodes.Role{Produce: "once-*"})
+	_, first := take(t, r, reach, ticket)
 	thief := start(t, "a thief", append([]string{"enroll", "--state", filepath.Join(t.TempDir(), "thief.state"), ticket}, reach...)...)
 	expect(t, issuer, "alarm=ticket_reuse")
 	if said := lines(issuer.Output(), "alarm=ticket_reuse"); !strings.Contains(said, "node "+first) || !strings.Contains(said, "hint: ") {
@@ -289,21 +290,21 @@ func TestASecondUseOfATicketIsAnAlarm(t *testing.T) {
 // group with keys from the member that is left.
 func TestALostDiskIsReplacedWithATicket(t *testing.T) {
 	b := sharedBroker(t)
-	r := newRealm(t)
+	r := nodes.NewRealm(t)
 	reach := cluster(b.Bootstrap)
-	r.startIssuer(t, reach)
+	startIssuer(t, r, reach)
 	topic := newTopic(t, b.Bootstrap, "disk", 1, nil)
-	want := role{consume: "disk-*", groups: []string{"disk-*"}}
+	want := nodes.Role{Consume: "disk-*", Groups: []string{"disk-*"}}
 	states := make([]string, 3)
-	for i, w := range []role{want, want, {produce: "disk-*"}} {
-		states[i], _ = r.take(t, reach, r.ticket(t, w))
+	for i, w := range []nodes.Role{want, want, {Produce: "disk-*"}} {
+		states[i], _ = take(t, r, reach, newTicket(t, r, w))
 	}
-	peer, gone := startSidecar(t, b.Bootstrap, states[0], nil), startSidecar(t, b.Bootstrap, states[1], nil)
-	writer := startSidecar(t, b.Bootstrap, states[2], nil)
+	peer, gone := nodes.StartSidecar(t, b.Bootstrap, states[0], nil), nodes.StartSidecar(t, b.Bootstrap, states[1], nil)
+	writer := nodes.StartSidecar(t, b.Bootstrap, states[2], nil)
 	f := newNumbered(topic, 1, 5)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	if err := f.produce(ctx, writer.addr, 20); err != nil {
+	if err := f.produce(ctx, writer.Addr, 20); err != nil {
 		t.Fatal(err)
 	}
 	expect(t, peer.Process, "root received")
@@ -311,8 +312,8 @@ func TestALostDiskIsReplacedWithATicket(t *testing.T) {
 	if err := os.Remove(states[1]); err != nil {
 		t.Fatal(err)
 	}
-	anew, _ := r.take(t, reach, r.ticket(t, want))
-	m := &member{group: &group{name: "disk-group"}, flow: f, bootstrap: startSidecar(t, b.Bootstrap, anew, nil).addr}
+	anew, _ := take(t, r, reach, newTicket(t, r, want))
+	m := &member{group: &group{name: "disk-group"}, flow: f, bootstrap: nodes.StartSidecar(t, b.Bootstrap, anew, nil).Addr}
 	m.join(t)
 	defer m.leave()
 	f.await(t, "disk-group")

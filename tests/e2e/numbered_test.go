@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/nodes"
 )
 
 // A numbered flow is one topic of records that carry their number, and the book of where
@@ -110,7 +112,7 @@ func (f *numbered) delivered(group string, r *kgo.Record) {
 // check will tell.
 func (f *numbered) await(t *testing.T, group string) {
 	t.Helper()
-	poll(t, time.Minute, "every record for group "+group, func() bool {
+	nodes.Poll(t, time.Minute, "every record for group "+group, func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		missing := 0

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/nodes"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/process"
 )
 
@@ -16,7 +17,7 @@ import (
 func expectRefusal(t *testing.T, texts []string, args ...string) {
 	t.Helper()
 	begin := time.Now()
-	out, code := run(t, args...)
+	out, code := nodes.Run(t, args...)
 	if code != 1 {
 		t.Errorf("exit code %d, want 1", code)
 	}
@@ -34,8 +35,8 @@ func expectRefusal(t *testing.T, texts []string, args ...string) {
 // What an operator gets wrong ends in an error that names it and says what to do next.
 func TestMistakesEndInAHint(t *testing.T) {
 	b := sharedBroker(t)
-	r := newRealm(t)
-	state := r.enroll(t, role{produce: "op-*"})
+	r := nodes.NewRealm(t)
+	state := r.Enroll(t, nodes.Role{Produce: "op-*"})
 	write := func(t *testing.T, text string) string {
 		path := filepath.Join(t.TempDir(), "proxy.yaml")
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -61,11 +62,11 @@ func TestMistakesEndInAHint(t *testing.T) {
 		expectRefusal(t, []string{"soon"}, "proxy", "--config", write(t, good+"timing: {epoch: soon}\n"))
 	})
 	t.Run("a state that is not there", func(t *testing.T) {
-		expectRefusal(t, []string{"nowhere.state"}, "proxy", "--config", configuration(t, b.Bootstrap, filepath.Join(t.TempDir(), "nowhere.state"), nil))
+		expectRefusal(t, []string{"nowhere.state"}, "proxy", "--config", nodes.Configuration(t, b.Bootstrap, filepath.Join(t.TempDir(), "nowhere.state"), nil))
 	})
 	t.Run("a state that cannot be written", func(t *testing.T) {
 		// Not even root writes into a folder that is a file.
-		expectRefusal(t, []string{"node.state"}, "proxy", "--config", configuration(t, b.Bootstrap, filepath.Join(state, "node.state"), nil))
+		expectRefusal(t, []string{"node.state"}, "proxy", "--config", nodes.Configuration(t, b.Bootstrap, filepath.Join(state, "node.state"), nil))
 	})
 	t.Run("a state that is damaged", func(t *testing.T) {
 		raw, err := os.ReadFile(state)
@@ -76,36 +77,36 @@ func TestMistakesEndInAHint(t *testing.T) {
 		if err := os.WriteFile(damaged, raw[:len(raw)/2], 0o600); err != nil {
 			t.Fatal(err)
 		}
-		expectRefusal(t, []string{"damaged.state"}, "proxy", "--config", configuration(t, b.Bootstrap, damaged, nil))
+		expectRefusal(t, []string{"damaged.state"}, "proxy", "--config", nodes.Configuration(t, b.Bootstrap, damaged, nil))
 	})
 	t.Run("a state that a running sidecar has", func(t *testing.T) {
-		busy := r.enroll(t, role{produce: "op-*"})
-		startSidecar(t, b.Bootstrap, busy, nil)
-		expectRefusal(t, []string{busy}, "proxy", "--config", configuration(t, b.Bootstrap, busy, nil))
+		busy := r.Enroll(t, nodes.Role{Produce: "op-*"})
+		nodes.StartSidecar(t, b.Bootstrap, busy, nil)
+		expectRefusal(t, []string{busy}, "proxy", "--config", nodes.Configuration(t, b.Bootstrap, busy, nil))
 	})
 	t.Run("a port that is taken", func(t *testing.T) {
-		s := startSidecar(t, b.Bootstrap, r.enroll(t, role{produce: "op-*"}), nil)
-		expectRefusal(t, []string{s.addr}, "proxy", "--config", configuration(t, b.Bootstrap, r.enroll(t, role{produce: "op-*"}), settings{"listen": s.addr}))
+		s := nodes.StartSidecar(t, b.Bootstrap, r.Enroll(t, nodes.Role{Produce: "op-*"}), nil)
+		expectRefusal(t, []string{s.Addr}, "proxy", "--config", nodes.Configuration(t, b.Bootstrap, r.Enroll(t, nodes.Role{Produce: "op-*"}), nodes.Settings{"listen": s.Addr}))
 	})
 	t.Run("a node without a credential", func(t *testing.T) {
-		waiting, _ := request(t, role{produce: "op-*"})
-		expectRefusal(t, []string{"credential"}, "proxy", "--config", configuration(t, b.Bootstrap, waiting, nil))
+		waiting, _ := nodes.Request(t, nodes.Role{Produce: "op-*"})
+		expectRefusal(t, []string{"credential"}, "proxy", "--config", nodes.Configuration(t, b.Bootstrap, waiting, nil))
 	})
 	t.Run("another node's credential", func(t *testing.T) {
-		_, theirs := request(t, role{produce: "op-*"})
-		ours, _ := request(t, role{produce: "op-*"})
-		expectRefusal(t, []string{"node.cred"}, "enroll", "--state", ours, "--credential", r.issue(t, theirs, ""))
+		_, theirs := nodes.Request(t, nodes.Role{Produce: "op-*"})
+		ours, _ := nodes.Request(t, nodes.Role{Produce: "op-*"})
+		expectRefusal(t, []string{"node.cred"}, "enroll", "--state", ours, "--credential", r.Issue(t, theirs, ""))
 	})
 	t.Run("another realm's credential", func(t *testing.T) {
 		// The node has one realm already; a renewal by another must not move it.
-		ours, csr := request(t, role{produce: "op-*"})
-		mustRun(t, "enroll", "--state", ours, "--credential", r.issue(t, csr, ""))
-		foreign := newRealm(t).issue(t, csr, "")
+		ours, csr := nodes.Request(t, nodes.Role{Produce: "op-*"})
+		nodes.MustRun(t, "enroll", "--state", ours, "--credential", r.Issue(t, csr, ""))
+		foreign := nodes.NewRealm(t).Issue(t, csr, "")
 		expectRefusal(t, []string{"node.cred"}, "enroll", "--state", ours, "--credential", foreign)
 	})
 	t.Run("a credential that is damaged", func(t *testing.T) {
-		ours, csr := request(t, role{produce: "op-*"})
-		path := r.issue(t, csr, "")
+		ours, csr := nodes.Request(t, nodes.Role{Produce: "op-*"})
+		path := r.Issue(t, csr, "")
 		raw, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
@@ -118,12 +119,12 @@ func TestMistakesEndInAHint(t *testing.T) {
 	})
 	t.Run("a credential that has ended", func(t *testing.T) {
 		// It waits for an issuer, which is to give it the next one, and says so.
-		ended := r.enroll(t, role{produce: "op-*", days: "0.00006"}) // 5.2 s
+		ended := r.Enroll(t, nodes.Role{Produce: "op-*", Days: "0.00006"}) // 5.2 s
 		time.Sleep(5500 * time.Millisecond)
-		node := start(t, "an ended node", "proxy", "--config", configuration(t, b.Bootstrap, ended, nil))
+		node := start(t, "an ended node", "proxy", "--config", nodes.Configuration(t, b.Bootstrap, ended, nil))
 		expect(t, node, "the credential has ended")
 		expect(t, node, "is `wasm-e2ee issuer` running")
-		r.startIssuer(t, cluster(b.Bootstrap))
+		startIssuer(t, r, cluster(b.Bootstrap))
 		expect(t, node, "msg=serving")
 	})
 	t.Run("a realm that exists", func(t *testing.T) {
@@ -133,7 +134,7 @@ func TestMistakesEndInAHint(t *testing.T) {
 		expectRefusal(t, []string{"proxy.yaml"}, "realm", "issue", "--dir", string(r), "--csr", write(t, "no request"), "--out", filepath.Join(t.TempDir(), "out"))
 	})
 	t.Run("a flag that does not exist", func(t *testing.T) {
-		out, code := run(t, "proxy", "--confg", "x")
+		out, code := nodes.Run(t, "proxy", "--confg", "x")
 		if code != 2 || !strings.Contains(out, "hint:") {
 			t.Errorf("exit code %d, want 2 and a hint:\n%s", code, out)
 		}
@@ -143,10 +144,10 @@ func TestMistakesEndInAHint(t *testing.T) {
 // With no broker there, the sidecar says which address does not answer and what to check; it
 // may end or keep trying.
 func TestUnreachableBrokerIsNamed(t *testing.T) {
-	r := newRealm(t)
+	r := nodes.NewRealm(t)
 	const nobody = "127.0.0.1:1" // tcpmux, which nobody runs
-	config := configuration(t, nobody, r.enroll(t, role{produce: "op-*"}), nil)
-	p, err := process.Start(process.Spec{Name: "sidecar", Args: []string{program(t), "proxy", "--config", config}})
+	config := nodes.Configuration(t, nobody, r.Enroll(t, nodes.Role{Produce: "op-*"}), nil)
+	p, err := process.Start(process.Spec{Name: "sidecar", Args: []string{nodes.Program(t), "proxy", "--config", config}})
 	if err != nil {
 		t.Fatal(err)
 	}

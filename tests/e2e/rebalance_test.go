@@ -17,11 +17,12 @@ import (
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/clients"
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/nodes"
 )
 
 // shortKeys is a timing under which keys are made, used and erased within a test: what a
 // group has passed is gone 13 s after its epoch began, and what it has not is kept.
-var shortKeys = settings{"timing": map[string]string{
+var shortKeys = nodes.Settings{"timing": map[string]string{
 	"epoch": "4s", "lead": "1s", "prekey_rotation": "4s", "prekey_grace": "4s",
 	"skew": "2s", "settle": "1s", "window": "5s",
 }}
@@ -174,18 +175,18 @@ func TestNothingIsLostWhileAGroupRebalances(t *testing.T) {
 	const size, perSecond = 5, 300
 	flow := newNumbered(newTopic(t, b.Bootstrap, "rebalance", 6, nil), 6, seed)
 	groups := bothProtocols(t, b.Bootstrap, flow.topic)
-	r := newRealm(t)
-	want := role{consume: flow.topic, groups: []string{groups[0].name, groups[1].name}}
-	var sidecars []*sidecar
+	r := nodes.NewRealm(t)
+	want := nodes.Role{Consume: flow.topic, Groups: []string{groups[0].name, groups[1].name}}
+	var sidecars []*nodes.Sidecar
 	for range size {
-		sidecars = append(sidecars, startSidecar(t, b.Bootstrap, r.enroll(t, want), shortKeys))
+		sidecars = append(sidecars, nodes.StartSidecar(t, b.Bootstrap, r.Enroll(t, want), shortKeys))
 	}
-	writer := startSidecar(t, b.Bootstrap, r.enroll(t, role{produce: flow.topic}), shortKeys)
+	writer := nodes.StartSidecar(t, b.Bootstrap, r.Enroll(t, nodes.Role{Produce: flow.topic}), shortKeys)
 
 	all := map[*group][]*member{}
 	for _, g := range groups {
 		for _, s := range sidecars {
-			m := &member{group: g, flow: flow, bootstrap: s.addr}
+			m := &member{group: g, flow: flow, bootstrap: s.Addr}
 			m.join(t)
 			t.Cleanup(m.leave)
 			all[g] = append(all[g], m)
@@ -197,7 +198,7 @@ func TestNothingIsLostWhileAGroupRebalances(t *testing.T) {
 	for i, g := range groups {
 		wg.Go(func() { churn(ctx, t, rand.New(rand.NewPCG(seed, uint64(i))), all[g]) })
 	}
-	if err := flow.produce(ctx, writer.addr, perSecond); err != nil {
+	if err := flow.produce(ctx, writer.Addr, perSecond); err != nil {
 		t.Fatalf("producing: %v", err)
 	}
 	wg.Wait()
@@ -222,27 +223,27 @@ func TestNothingIsLostWhileAGroupRebalances(t *testing.T) {
 
 	// The keys of what was read are gone from every node, and say so.
 	for _, s := range sidecars {
-		poll(t, time.Minute, "erased keys at "+s.addr, func() bool {
+		nodes.Poll(t, time.Minute, "erased keys at "+s.Addr, func() bool {
 			return strings.Count(s.Output(), `msg="root erased"`) > 2
 		})
 		if strings.Contains(s.Output(), `msg="batch cannot be opened"`) {
-			t.Errorf("sidecar %s refused a batch; its log:\n%s", s.addr, lines(s.Output(), "cannot be opened"))
+			t.Errorf("sidecar %s refused a batch; its log:\n%s", s.Addr, lines(s.Output(), "cannot be opened"))
 		}
 	}
 	expectErased(t, sidecars[0], flow.topic)
 }
 
 // expectErased reads a topic from its start behind a sidecar that has erased its first keys.
-func expectErased(t *testing.T, s *sidecar, topic string) {
+func expectErased(t *testing.T, s *nodes.Sidecar, topic string) {
 	t.Helper()
 	expectUnreadable(t, s, topic, []string{abi.StatusErased.String()})
 }
 
 // expectUnreadable reads a topic behind a sidecar that cannot open what comes first: the client is
 // denied, and the log says why, in each of the texts, and gives a hint.
-func expectUnreadable(t *testing.T, s *sidecar, topic string, texts []string, opts ...kgo.Opt) {
+func expectUnreadable(t *testing.T, s *nodes.Sidecar, topic string, texts []string, opts ...kgo.Opt) {
 	t.Helper()
-	_, err := clients.FranzConsume(t.Context(), clients.Job{Bootstrap: s.addr, Topic: topic, Count: 1, Timeout: 30 * time.Second}, opts...)
+	_, err := clients.FranzConsume(t.Context(), clients.Job{Bootstrap: s.Addr, Topic: topic, Count: 1, Timeout: 30 * time.Second}, opts...)
 	if !errors.Is(err, kerr.TopicAuthorizationFailed) {
 		t.Errorf("reading what cannot be opened: %v, want %v", err, kerr.TopicAuthorizationFailed)
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/broker"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/clients"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/deps"
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/nodes"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/records"
 )
 
@@ -15,20 +16,20 @@ import (
 // every node says so, and writes again what it had written.
 func TestControlTopicsMadeAnewAreNoticedAndFilled(t *testing.T) {
 	deps.Need(t, deps.Kafka)
-	b, err := broker.Start(scratch("recreated"), broker.Options{})
+	b, err := broker.Start(nodes.Scratch("recreated"), broker.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer b.Kill()
 	topic := newTopic(t, b.Bootstrap, "recreated", 1, nil)
-	r := newRealm(t)
-	reader := startSidecar(t, b.Bootstrap, r.enroll(t, role{consume: topic, groups: []string{topic}}), nil)
-	writer := startSidecar(t, b.Bootstrap, r.enroll(t, role{produce: topic}), nil)
+	r := nodes.NewRealm(t)
+	reader := nodes.StartSidecar(t, b.Bootstrap, r.Enroll(t, nodes.Role{Consume: topic, Groups: []string{topic}}), nil)
+	writer := nodes.StartSidecar(t, b.Bootstrap, r.Enroll(t, nodes.Role{Produce: topic}), nil)
 	sent := records.Generate(84, 100, clients.FranzGo.Shape, records.NewCanaries())
 	for i := range sent {
 		sent[i].Partition = 0
 	}
-	job := clients.Job{Bootstrap: writer.addr, Topic: topic, Dir: t.TempDir(), Records: sent, Count: len(sent), Timeout: 40 * time.Second}
+	job := clients.Job{Bootstrap: writer.Addr, Topic: topic, Dir: t.TempDir(), Records: sent, Count: len(sent), Timeout: 40 * time.Second}
 	if err := clients.FranzGo.Produce(t.Context(), job); err != nil {
 		t.Fatal(err)
 	}
@@ -47,19 +48,19 @@ func TestControlTopicsMadeAnewAreNoticedAndFilled(t *testing.T) {
 		if _, err := adm.DeleteTopic(t.Context(), topic); err != nil {
 			t.Fatal(err)
 		}
-		poll(t, time.Minute, "the topic made again", func() bool {
+		nodes.Poll(t, time.Minute, "the topic made again", func() bool {
 			_, err := adm.CreateTopic(t.Context(), partitions, 1, same, topic)
 			return err == nil
 		})
 	}
-	for _, s := range []*sidecar{reader, writer} {
-		poll(t, time.Minute, "both alarms", func() bool { return strings.Count(s.Output(), "alarm=rollback") == 2 })
+	for _, s := range []*nodes.Sidecar{reader, writer} {
+		nodes.Poll(t, time.Minute, "both alarms", func() bool { return strings.Count(s.Output(), "alarm=rollback") == 2 })
 	}
-	poll(t, time.Minute, "the grant written again", func() bool { return strings.Contains(writer.Output(), "grant written again") })
+	nodes.Poll(t, time.Minute, "the grant written again", func() bool { return strings.Contains(writer.Output(), "grant written again") })
 	if err := clients.FranzGo.Produce(t.Context(), job); err != nil {
 		t.Fatal(err)
 	}
-	job.Bootstrap, job.Group, job.Count = reader.addr, topic, 2*len(sent)
+	job.Bootstrap, job.Group, job.Count = reader.Addr, topic, 2*len(sent)
 	got, err := clients.FranzGo.Consume(t.Context(), job)
 	if err != nil || len(got) != 2*len(sent) {
 		t.Fatalf("%d records of %d: %v", len(got), 2*len(sent), err)

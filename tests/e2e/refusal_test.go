@@ -15,6 +15,7 @@ import (
 
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/clients"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/deps"
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/nodes"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/records"
 )
 
@@ -83,21 +84,21 @@ func TestClientsReportABrokersRefusal(t *testing.T) {
 // A node whose credential does not name the topic gets nothing but a refusal.
 func TestConsumerThatIsNotEntitledIsRefused(t *testing.T) {
 	b := sharedBroker(t)
-	r := newRealm(t)
-	reader := startSidecar(t, b.Bootstrap, r.enroll(t, role{consume: "private-*", groups: []string{"g-*"}}), nil)
-	other := startSidecar(t, b.Bootstrap, r.enroll(t, role{consume: "elsewhere-*", groups: []string{"g-*"}}), nil)
-	writer := startSidecar(t, b.Bootstrap, r.enroll(t, role{produce: "private-*"}), nil)
+	r := nodes.NewRealm(t)
+	reader := nodes.StartSidecar(t, b.Bootstrap, r.Enroll(t, nodes.Role{Consume: "private-*", Groups: []string{"g-*"}}), nil)
+	other := nodes.StartSidecar(t, b.Bootstrap, r.Enroll(t, nodes.Role{Consume: "elsewhere-*", Groups: []string{"g-*"}}), nil)
+	writer := nodes.StartSidecar(t, b.Bootstrap, r.Enroll(t, nodes.Role{Produce: "private-*"}), nil)
 	topic := newTopic(t, b.Bootstrap, "private", 1, nil)
 	sent := records.Generate(41, 100, records.Shape{}, records.NewCanaries())
-	job := clients.Job{Bootstrap: writer.addr, Topic: topic, Group: "g-entitled", Dir: t.TempDir(), Records: sent, Count: len(sent)}
+	job := clients.Job{Bootstrap: writer.Addr, Topic: topic, Group: "g-entitled", Dir: t.TempDir(), Records: sent, Count: len(sent)}
 	if err := clients.FranzGo.Produce(t.Context(), job); err != nil {
 		t.Fatal(err)
 	}
-	job.Bootstrap = reader.addr
+	job.Bootstrap = reader.Addr
 	if _, err := clients.FranzGo.Consume(t.Context(), job); err != nil {
 		t.Fatalf("the entitled consumer: %v", err)
 	}
-	expectDenied(t, other.addr, topic, "g-", nil)
+	expectDenied(t, other.Addr, topic, "g-", nil)
 
 	// A group that no credential lists would let keys be erased under it.
 	job.Group = "unlisted"
@@ -170,8 +171,8 @@ func TestTamperedBatchIsRefused(t *testing.T) {
 // A producer whose topic nobody is entitled to read is told so, and nothing is stored.
 func TestProduceThatNobodyMayReadIsRefused(t *testing.T) {
 	b := sharedBroker(t)
-	r := newRealm(t)
-	writer := startSidecar(t, b.Bootstrap, r.enroll(t, role{produce: "lonely-*"}), nil)
+	r := nodes.NewRealm(t)
+	writer := nodes.StartSidecar(t, b.Bootstrap, r.Enroll(t, nodes.Role{Produce: "lonely-*"}), nil)
 	for _, c := range clients.All() {
 		t.Run(c.Name, func(t *testing.T) {
 			deps.Need(t, c.Parts...)
@@ -179,7 +180,7 @@ func TestProduceThatNobodyMayReadIsRefused(t *testing.T) {
 			shape := c.Shape
 			shape.Partitions = 1
 			begin := time.Now()
-			err := c.Produce(t.Context(), clients.Job{Bootstrap: writer.addr, Topic: topic, Dir: t.TempDir(),
+			err := c.Produce(t.Context(), clients.Job{Bootstrap: writer.Addr, Topic: topic, Dir: t.TempDir(),
 				Records: records.Generate(43, 5, shape, records.NewCanaries()), Timeout: 40 * time.Second})
 			if err == nil || errors.Is(err, clients.ErrTimeout) {
 				t.Errorf("produced: %v, want a refusal", err)

@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/clients"
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/nodes"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/records"
 )
 
@@ -19,10 +20,10 @@ import (
 func TestBatchThatIsRepeatedIsRefusedAfterAKill(t *testing.T) {
 	b := sharedBroker(t)
 	topic := newTopic(t, b.Bootstrap, "repeated", 1, nil)
-	state := newRealm(t).enroll(t, role{produce: topic, consume: topic, groups: []string{topic}})
-	s := startSidecar(t, b.Bootstrap, state, nil)
+	state := nodes.NewRealm(t).Enroll(t, nodes.Role{Produce: topic, Consume: topic, Groups: []string{topic}})
+	s := nodes.StartSidecar(t, b.Bootstrap, state, nil)
 	sent := records.Generate(85, 20, records.Shape{}, records.NewCanaries())
-	job := clients.Job{Bootstrap: s.addr, Topic: topic, Group: topic, Dir: t.TempDir(), Records: sent, Count: len(sent)}
+	job := clients.Job{Bootstrap: s.Addr, Topic: topic, Group: topic, Dir: t.TempDir(), Records: sent, Count: len(sent)}
 	if err := clients.FranzGo.Produce(t.Context(), job); err != nil {
 		t.Fatal(err)
 	}
@@ -39,8 +40,8 @@ func TestBatchThatIsRepeatedIsRefusedAfterAKill(t *testing.T) {
 	if got, err := clients.FranzGo.Consume(t.Context(), job); err != nil || len(got) != len(sent) {
 		t.Fatalf("%d records of %d: %v", len(got), len(sent), err)
 	}
-	poll(t, 10*time.Second, "what was opened is on disk", func() bool { return size() > empty })
-	s.crash()
+	nodes.Poll(t, 10*time.Second, "what was opened is on disk", func() bool { return size() > empty })
+	s.Crash()
 
 	produceRaw(t, b.Bootstrap, topic, 0, anonymous(append([]byte(nil), genuine...)))
 	var first kadm.Offsets
@@ -48,8 +49,8 @@ func TestBatchThatIsRepeatedIsRefusedAfterAKill(t *testing.T) {
 	if _, err := admin(t, b.Bootstrap).DeleteRecords(t.Context(), first); err != nil {
 		t.Fatal(err)
 	}
-	again := startSidecar(t, b.Bootstrap, state, nil)
-	job.Bootstrap, job.Timeout = again.addr, 20*time.Second
+	again := nodes.StartSidecar(t, b.Bootstrap, state, nil)
+	job.Bootstrap, job.Timeout = again.Addr, 20*time.Second
 	if got, err := clients.FranzGo.Consume(t.Context(), job); !errors.Is(err, kerr.TopicAuthorizationFailed) {
 		t.Errorf("%d records, %v; want %v", len(got), err, kerr.TopicAuthorizationFailed)
 	}

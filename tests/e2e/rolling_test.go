@@ -14,21 +14,23 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
+
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/nodes"
 )
 
 // A host is a machine of a rolling restart: a state file, an address that stays, and the
 // sidecars that ran there one after the other.
 type host struct {
-	bootstrap string // the broker's
-	state     string
-	more      settings
-	*sidecar           // that runs now
-	logs      []string // of those before it
+	bootstrap      string // the broker's
+	state          string
+	more           nodes.Settings
+	*nodes.Sidecar          // that runs now
+	logs           []string // of those before it
 }
 
-func startHost(t *testing.T, bootstrap, state string, more settings) *host {
+func startHost(t *testing.T, bootstrap, state string, more nodes.Settings) *host {
 	t.Helper()
-	h := &host{bootstrap: bootstrap, state: state, more: settings{"listen": stableAddress(t)}}
+	h := &host{bootstrap: bootstrap, state: state, more: nodes.Settings{"listen": stableAddress(t)}}
 	for k, v := range more {
 		h.more[k] = v
 	}
@@ -38,16 +40,16 @@ func startHost(t *testing.T, bootstrap, state string, more settings) *host {
 
 func (h *host) start(t *testing.T) {
 	t.Helper()
-	h.sidecar = startSidecar(t, h.bootstrap, h.state, h.more)
+	h.Sidecar = nodes.StartSidecar(t, h.bootstrap, h.state, h.more)
 }
 
 // stop ends the sidecar as an operator does, or as a power cut does.
 func (h *host) stop(t *testing.T, crash bool) {
 	t.Helper()
 	if crash {
-		h.crash()
+		h.Crash()
 	} else if code := h.Stop(15 * time.Second); code != 0 {
-		t.Errorf("sidecar %s ended with exit code %d, want a clean end", h.addr, code)
+		t.Errorf("sidecar %s ended with exit code %d, want a clean end", h.Addr, code)
 	}
 	h.logs = append(h.logs, h.Output())
 }
@@ -81,31 +83,31 @@ func stableAddress(t *testing.T) string {
 
 // A fleet is five hosts with a member of two groups each, and a producer's host.
 type fleet struct {
-	realm   realm
+	realm   nodes.Realm
 	flow    *numbered
 	groups  []*group
-	want    role // of every consumer
+	want    nodes.Role // of every consumer
 	hosts   []*host
 	writer  *host
 	members []*member
 	rng     *rand.Rand
 }
 
-func startFleet(t *testing.T, prefix string, want role, seed uint64) *fleet {
+func startFleet(t *testing.T, prefix string, want nodes.Role, seed uint64) *fleet {
 	t.Helper()
 	b := sharedBroker(t)
 	f := &fleet{rng: rand.New(rand.NewPCG(seed, 0)), flow: newNumbered(newTopic(t, b.Bootstrap, prefix, 6, nil), 6, seed)}
 	f.groups = bothProtocols(t, b.Bootstrap, f.flow.topic)
 	f.want = want
-	f.want.consume, f.want.groups = f.flow.topic, []string{f.groups[0].name, f.groups[1].name}
-	f.realm = newRealm(t)
+	f.want.Consume, f.want.Groups = f.flow.topic, []string{f.groups[0].name, f.groups[1].name}
+	f.realm = nodes.NewRealm(t)
 	for range 5 {
-		f.hosts = append(f.hosts, startHost(t, b.Bootstrap, f.realm.enroll(t, f.want), shortKeys))
+		f.hosts = append(f.hosts, startHost(t, b.Bootstrap, f.realm.Enroll(t, f.want), shortKeys))
 	}
-	f.writer = startHost(t, b.Bootstrap, f.realm.enroll(t, role{produce: f.flow.topic}), shortKeys)
+	f.writer = startHost(t, b.Bootstrap, f.realm.Enroll(t, nodes.Role{Produce: f.flow.topic}), shortKeys)
 	for _, g := range f.groups {
 		for _, h := range f.hosts {
-			m := &member{group: g, flow: f.flow, bootstrap: h.addr}
+			m := &member{group: g, flow: f.flow, bootstrap: h.Addr}
 			f.members = append(f.members, m)
 			t.Cleanup(m.leave)
 		}
@@ -132,7 +134,7 @@ func (f *fleet) finish(t *testing.T) {
 	t.Logf("%d records under %d epochs, %d deliveries repeated", f.flow.produced, epochs, repeated)
 	for _, h := range f.hosts {
 		if log := h.log(); strings.Contains(log, `msg="batch cannot be opened"`) {
-			t.Errorf("sidecar %s refused a batch; its log:\n%s", h.addr, lines(log, "cannot be opened"))
+			t.Errorf("sidecar %s refused a batch; its log:\n%s", h.Addr, lines(log, "cannot be opened"))
 		}
 	}
 }
@@ -142,7 +144,7 @@ func (f *fleet) finish(t *testing.T) {
 // read, then under the applications' feet. No record is lost, and none is unreadable.
 func TestSidecarsRestartOneAfterTheOtherOnTheirDisks(t *testing.T) {
 	length, seed := longRun(t, 0)
-	f := startFleet(t, "rolling", role{}, seed)
+	f := startFleet(t, "rolling", nodes.Role{}, seed)
 	restartAll := func() {
 		for _, i := range f.rng.Perm(len(f.hosts) + 1) {
 			h := append(slices.Clone(f.hosts), f.writer)[i]
@@ -154,7 +156,7 @@ func TestSidecarsRestartOneAfterTheOtherOnTheirDisks(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	produced := make(chan error, 1)
-	go func() { produced <- f.flow.produce(ctx, f.writer.addr, 200) }()
+	go func() { produced <- f.flow.produce(ctx, f.writer.Addr, 200) }()
 	for begun, once := time.Now(), true; once || time.Since(begun) < length; once = false {
 		time.Sleep(2 * time.Second) // some records are read and committed
 		leaveAll(f.members)
@@ -171,9 +173,9 @@ func TestSidecarsRestartOneAfterTheOtherOnTheirDisks(t *testing.T) {
 	}
 	f.finish(t)
 	for _, h := range f.hosts {
-		poll(t, time.Minute, "erased keys at "+h.addr, func() bool { return strings.Count(h.log(), `msg="root erased"`) > 2 })
+		nodes.Poll(t, time.Minute, "erased keys at "+h.Addr, func() bool { return strings.Count(h.log(), `msg="root erased"`) > 2 })
 	}
-	expectErased(t, f.hosts[0].sidecar, f.flow.topic)
+	expectErased(t, f.hosts[0].Sidecar, f.flow.topic)
 }
 
 // replace starts a consumer's sidecar, which was stopped, without its disk: another node, in
@@ -183,7 +185,7 @@ func (f *fleet) replace(t *testing.T, h *host) {
 	if err := os.Remove(h.state); err != nil {
 		t.Fatal(err)
 	}
-	h.state = f.realm.enroll(t, f.want)
+	h.state = f.realm.Enroll(t, f.want)
 	h.start(t)
 }
 
@@ -194,12 +196,12 @@ func (f *fleet) replace(t *testing.T, h *host) {
 // left is gone, and the error says so.
 func TestSidecarsRestartOneAfterTheOtherWithoutTheirDisks(t *testing.T) {
 	length, seed := longRun(t, 0)
-	f := startFleet(t, "diskless", role{share: true}, seed)
+	f := startFleet(t, "diskless", nodes.Role{Share: true}, seed)
 	f.joinAll(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	produced := make(chan error, 1)
-	go func() { produced <- f.flow.produce(ctx, f.writer.addr, 200) }()
+	go func() { produced <- f.flow.produce(ctx, f.writer.Addr, 200) }()
 	for begun, once := time.Now(), true; once || time.Since(begun) < length; once = false {
 		time.Sleep(2 * time.Second)
 		leaveAll(f.members)
@@ -229,7 +231,7 @@ func TestSidecarsRestartOneAfterTheOtherWithoutTheirDisks(t *testing.T) {
 
 	left, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
-	if err := f.flow.produce(left, f.writer.addr, 200); err != nil {
+	if err := f.flow.produce(left, f.writer.Addr, 200); err != nil {
 		t.Fatalf("producing: %v", err)
 	}
 	for _, h := range f.hosts {
@@ -238,6 +240,6 @@ func TestSidecarsRestartOneAfterTheOtherWithoutTheirDisks(t *testing.T) {
 	for _, h := range f.hosts {
 		f.replace(t, h)
 	}
-	expectUnreadable(t, f.hosts[0].sidecar, f.flow.topic, []string{abi.StatusUnreadable.String(), "keep two of them up"},
+	expectUnreadable(t, f.hosts[0].Sidecar, f.flow.topic, []string{abi.StatusUnreadable.String(), "keep two of them up"},
 		append(f.groups[0].opts, kgo.ConsumerGroup(f.groups[0].name))...)
 }

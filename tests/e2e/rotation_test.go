@@ -9,12 +9,13 @@ import (
 	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/clients"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/deps"
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/nodes"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/records"
 )
 
 // quick rotates every 5 s. The other periods fit to that and keep what an offline consumer
 // and a second group still want.
-var quick = settings{"timing": map[string]string{
+var quick = nodes.Settings{"timing": map[string]string{
 	"epoch": "5s", "lead": "1s", "prekey_rotation": "20s", "prekey_grace": "20s",
 }}
 
@@ -24,15 +25,15 @@ var quick = settings{"timing": map[string]string{
 func TestKeysRotateWhileRecordsFlow(t *testing.T) {
 	b := sharedBroker(t)
 	deps.Need(t, deps.Python)
-	r := newRealm(t)
-	want := role{consume: "rotate-*", groups: []string{"rotate-*"}}
-	reader := startSidecar(t, b.Bootstrap, r.enroll(t, want), quick)
-	offline := r.enroll(t, role{consume: "rotate-*", groups: []string{"offline-*"}})
+	r := nodes.NewRealm(t)
+	want := nodes.Role{Consume: "rotate-*", Groups: []string{"rotate-*"}}
+	reader := nodes.StartSidecar(t, b.Bootstrap, r.Enroll(t, want), quick)
+	offline := r.Enroll(t, nodes.Role{Consume: "rotate-*", Groups: []string{"offline-*"}})
 	// It announces itself once, and is gone before anything is produced.
-	if code := startSidecar(t, b.Bootstrap, offline, quick).Stop(15 * time.Second); code != 0 {
+	if code := nodes.StartSidecar(t, b.Bootstrap, offline, quick).Stop(15 * time.Second); code != 0 {
 		t.Fatalf("the offline node's sidecar ended with exit code %d", code)
 	}
-	writer := startSidecar(t, b.Bootstrap, r.enroll(t, role{produce: "rotate-*"}), quick)
+	writer := nodes.StartSidecar(t, b.Bootstrap, r.Enroll(t, nodes.Role{Produce: "rotate-*"}), quick)
 
 	const perSecond, seconds = 300, 25
 	results := make(chan error)
@@ -48,7 +49,7 @@ func TestKeysRotateWhileRecordsFlow(t *testing.T) {
 			PerSecond: perSecond, Idempotent: true, Timeout: 90 * time.Second}
 		flows = append(flows, flow{c, job})
 		produce, consume := job, job
-		produce.Bootstrap, consume.Bootstrap = writer.addr, reader.addr
+		produce.Bootstrap, consume.Bootstrap = writer.Addr, reader.Addr
 		go func() { results <- wrap(c.Name+" produces", c.Produce(t.Context(), produce)) }()
 		go func() {
 			got, err := c.Consume(t.Context(), consume)
@@ -67,16 +68,16 @@ func TestKeysRotateWhileRecordsFlow(t *testing.T) {
 		return
 	}
 
-	late := startSidecar(t, b.Bootstrap, offline, quick)
+	late := nodes.StartSidecar(t, b.Bootstrap, offline, quick)
 	for _, f := range flows {
 		if n := kids(t, b.Bootstrap, f.job); n < seconds/6 {
 			t.Errorf("%s: records are sealed under %d epochs, want at least %d", f.client.Name, n, seconds/6)
 		} else {
 			t.Logf("%s: %d records under %d epochs", f.client.Name, f.job.Count, n)
 		}
-		for name, at := range map[string]*sidecar{"second group": reader, "offline node": late} {
+		for name, at := range map[string]*nodes.Sidecar{"second group": reader, "offline node": late} {
 			job := f.job
-			job.Bootstrap, job.Group = at.addr, "rotate-second-"+job.Topic
+			job.Bootstrap, job.Group = at.Addr, "rotate-second-"+job.Topic
 			if at == late {
 				job.Group = "offline-" + job.Topic
 			}

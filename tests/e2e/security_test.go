@@ -24,6 +24,7 @@ import (
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/broker"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/clients"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/deps"
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/nodes"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/records"
 )
 
@@ -65,7 +66,7 @@ func TestSASLOverTLS(t *testing.T) {
 	if err := os.WriteFile(password, []byte("sidecar-secret\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	secure := settings{
+	secure := nodes.Settings{
 		"tls":  map[string]any{"enabled": true, "ca": ca},
 		"sasl": map[string]string{"mechanism": "PLAIN", "username": "sidecar", "password_file": password},
 	}
@@ -115,17 +116,17 @@ func TestSASLOverTLS(t *testing.T) {
 		if err := os.WriteFile(wrong, []byte("not it\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		more := settings{"tls": secure["tls"], "sasl": map[string]string{"mechanism": "PLAIN", "username": "sidecar", "password_file": wrong}}
-		expectRefusal(t, nil, "proxy", "--config", configuration(t, c.Bootstrap, newRealm(t).enroll(t, role{produce: "sasl-*"}), more))
+		more := nodes.Settings{"tls": secure["tls"], "sasl": map[string]string{"mechanism": "PLAIN", "username": "sidecar", "password_file": wrong}}
+		expectRefusal(t, nil, "proxy", "--config", nodes.Configuration(t, c.Bootstrap, nodes.NewRealm(t).Enroll(t, nodes.Role{Produce: "sasl-*"}), more))
 	})
 
 	t.Run("a sidecar that does not trust the broker", func(t *testing.T) {
-		more := settings{"tls": map[string]any{"enabled": true}, "sasl": secure["sasl"]}
-		expectRefusal(t, []string{"certificate"}, "proxy", "--config", configuration(t, c.Bootstrap, newRealm(t).enroll(t, role{produce: "sasl-*"}), more))
+		more := nodes.Settings{"tls": map[string]any{"enabled": true}, "sasl": secure["sasl"]}
+		expectRefusal(t, []string{"certificate"}, "proxy", "--config", nodes.Configuration(t, c.Bootstrap, nodes.NewRealm(t).Enroll(t, nodes.Role{Produce: "sasl-*"}), more))
 	})
 
 	t.Run("TLS on the local side", func(t *testing.T) {
-		more := settings{"tls": secure["tls"], "sasl": secure["sasl"],
+		more := nodes.Settings{"tls": secure["tls"], "sasl": secure["sasl"],
 			"client_tls": map[string]string{"cert": keystore, "key": keystore}}
 		local := sealed(t, c.Bootstrap, "sasl-*", []string{"sasl-*"}, more)
 		topic := createTopic(t, adm, "sasl-local", 3, nil)

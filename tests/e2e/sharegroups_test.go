@@ -7,6 +7,7 @@ import (
 
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/clients"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/deps"
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/nodes"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/records"
 )
 
@@ -16,14 +17,14 @@ func TestShareGroupThatHasAcknowledgedLetsKeysGo(t *testing.T) {
 	deps.Need(t, deps.Java)
 	b := sharedBroker(t)
 	topic := newTopic(t, b.Bootstrap, "share-erase", 1, nil)
-	s := startSidecar(t, b.Bootstrap, newRealm(t).enroll(t, role{produce: topic, consume: topic, groups: []string{topic}}),
-		settings{"timing": map[string]string{
+	s := nodes.StartSidecar(t, b.Bootstrap, nodes.NewRealm(t).Enroll(t, nodes.Role{Produce: topic, Consume: topic, Groups: []string{topic}}),
+		nodes.Settings{"timing": map[string]string{
 			"epoch": "4s", "lead": "1s", "prekey_rotation": "2s", "prekey_grace": "2s", "skew": "1s", "settle": "1s", "window": "2s",
 		}})
 	shape := clients.Java.Shape
 	shape.Partitions = 1
 	sent := records.Generate(83, 100, shape, records.NewCanaries())
-	job := clients.Job{Bootstrap: s.addr, Topic: topic, Group: topic, Dir: t.TempDir(), Records: sent, Count: len(sent),
+	job := clients.Job{Bootstrap: s.Addr, Topic: topic, Group: topic, Dir: t.TempDir(), Records: sent, Count: len(sent),
 		Share: true, Timeout: 40 * time.Second}
 	fromTheStart(t, b.Bootstrap, job.Group)
 	if err := clients.FranzGo.Produce(t.Context(), job); err != nil {
@@ -40,5 +41,5 @@ func TestShareGroupThatHasAcknowledgedLetsKeysGo(t *testing.T) {
 	} else if err := records.Compare(sent, got, records.Times{}, false); err != nil {
 		t.Fatal(err)
 	}
-	poll(t, time.Minute, "the key is erased", erased)
+	nodes.Poll(t, time.Minute, "the key is erased", erased)
 }

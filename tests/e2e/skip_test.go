@@ -16,23 +16,24 @@ import (
 
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/clients"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/deps"
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/nodes"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/records"
 )
 
 // A mixedLink is one realm whose readers stop, or skip, and another realm beside it: what it
 // seals nobody in the first can ever open.
 type mixedLink struct {
-	stop, skip, foreign *sidecar
+	stop, skip, foreign *nodes.Sidecar
 }
 
 func mixed(t *testing.T, bootstrap string) mixedLink {
 	t.Helper()
-	both := role{produce: "skip-*", consume: "skip-*", groups: []string{"skip-*"}}
-	r := newRealm(t)
+	both := nodes.Role{Produce: "skip-*", Consume: "skip-*", Groups: []string{"skip-*"}}
+	r := nodes.NewRealm(t)
 	return mixedLink{
-		skip:    startSidecar(t, bootstrap, r.enroll(t, both), settings{"policy": settings{"on_unreadable": "skip"}}),
-		stop:    startSidecar(t, bootstrap, r.enroll(t, both), nil),
-		foreign: startSidecar(t, bootstrap, newRealm(t).enroll(t, both), nil),
+		skip:    nodes.StartSidecar(t, bootstrap, r.Enroll(t, both), nodes.Settings{"policy": nodes.Settings{"on_unreadable": "skip"}}),
+		stop:    nodes.StartSidecar(t, bootstrap, r.Enroll(t, both), nil),
+		foreign: nodes.StartSidecar(t, bootstrap, nodes.NewRealm(t).Enroll(t, both), nil),
 	}
 }
 
@@ -71,13 +72,13 @@ func TestUnreadableBatchesStopOrAreSkipped(t *testing.T) {
 	topic := newTopic(t, b.Bootstrap, "skip-mixed", 1, nil)
 	var good []records.Record
 	seed := uint64(70)
-	produce := func(s *sidecar) []records.Record {
+	produce := func(s *nodes.Sidecar) []records.Record {
 		seed++
 		sent := records.Generate(seed, 20, records.Shape{}, records.NewCanaries())
 		for i := range sent {
 			sent[i].Timestamp = -1
 		}
-		job := clients.Job{Bootstrap: s.addr, Topic: topic, Dir: t.TempDir(), Records: sent}
+		job := clients.Job{Bootstrap: s.Addr, Topic: topic, Dir: t.TempDir(), Records: sent}
 		if err := clients.FranzGo.Produce(t.Context(), job); err != nil {
 			t.Fatal(err)
 		}
@@ -97,7 +98,7 @@ func TestUnreadableBatchesStopOrAreSkipped(t *testing.T) {
 	good = append(good, produce(l.skip)...)
 
 	t.Run("skip", func(t *testing.T) {
-		expectExactly(t, clients.Job{Bootstrap: l.skip.addr, Topic: topic}, good)
+		expectExactly(t, clients.Job{Bootstrap: l.skip.Addr, Topic: topic}, good)
 		for _, reason := range []string{"sealed for others", "plaintext", "authentication failed", "opened before"} {
 			if !strings.Contains(l.skip.Output(), reason) {
 				t.Errorf("the log does not say %q", reason)
@@ -106,7 +107,7 @@ func TestUnreadableBatchesStopOrAreSkipped(t *testing.T) {
 	})
 	t.Run("skip in a share group", func(t *testing.T) {
 		deps.Need(t, clients.Java.Parts...)
-		job := clients.Job{Bootstrap: l.skip.addr, Topic: topic, Group: topic + "-share", Share: true, Dir: t.TempDir(), Count: len(good)}
+		job := clients.Job{Bootstrap: l.skip.Addr, Topic: topic, Group: topic + "-share", Share: true, Dir: t.TempDir(), Count: len(good)}
 		fromTheStart(t, b.Bootstrap, job.Group)
 		got, err := clients.Java.Consume(t.Context(), job)
 		if err != nil {
@@ -121,11 +122,11 @@ func TestUnreadableBatchesStopOrAreSkipped(t *testing.T) {
 	})
 	t.Run("stop", func(t *testing.T) {
 		// Whoever reads first waits until it is clear that no grant is under way.
-		first := clients.Job{Bootstrap: l.stop.addr, Topic: topic, Group: topic + "-first", Count: len(before) + 1}
+		first := clients.Job{Bootstrap: l.stop.Addr, Topic: topic, Group: topic + "-first", Count: len(before) + 1}
 		if got, err := clients.FranzGo.Consume(t.Context(), first); !errors.Is(err, kerr.TopicAuthorizationFailed) {
 			t.Fatalf("%d records, %v", len(got), err)
 		}
-		expectDenied(t, l.stop.addr, topic, "skip-", before)
+		expectDenied(t, l.stop.Addr, topic, "skip-", before)
 	})
 }
 
@@ -133,18 +134,18 @@ func TestUnreadableBatchesStopOrAreSkipped(t *testing.T) {
 // told so where the reader stops, and gets what came since where it skips.
 func TestErasedRecordsStopOrAreSkipped(t *testing.T) {
 	b := sharedBroker(t)
-	r := newRealm(t)
+	r := nodes.NewRealm(t)
 	timing := map[string]string{"epoch": "3s", "lead": "500ms", "prekey_rotation": "4s", "prekey_grace": "2s",
 		"skew": "3s", "settle": "1s", "window": "3s"}
-	reads := role{consume: "erased-*", groups: []string{"erased-*"}}
-	states := []string{r.enroll(t, reads), r.enroll(t, reads)}
-	skip := startSidecar(t, b.Bootstrap, states[0], settings{"timing": timing, "policy": settings{"on_unreadable": "skip"}})
-	stop := startSidecar(t, b.Bootstrap, states[1], settings{"timing": timing})
-	writer := startSidecar(t, b.Bootstrap, r.enroll(t, role{produce: "erased-*"}), settings{"timing": timing})
+	reads := nodes.Role{Consume: "erased-*", Groups: []string{"erased-*"}}
+	states := []string{r.Enroll(t, reads), r.Enroll(t, reads)}
+	skip := nodes.StartSidecar(t, b.Bootstrap, states[0], nodes.Settings{"timing": timing, "policy": nodes.Settings{"on_unreadable": "skip"}})
+	stop := nodes.StartSidecar(t, b.Bootstrap, states[1], nodes.Settings{"timing": timing})
+	writer := nodes.StartSidecar(t, b.Bootstrap, r.Enroll(t, nodes.Role{Produce: "erased-*"}), nodes.Settings{"timing": timing})
 	topic := newTopic(t, b.Bootstrap, "erased", 1, nil)
 	job := clients.Job{Topic: topic, Group: "erased-first", Dir: t.TempDir(), Count: 20}
 	produce := func(seed uint64) []records.Record {
-		job.Bootstrap, job.Records = writer.addr, records.Generate(seed, job.Count, records.Shape{}, records.NewCanaries())
+		job.Bootstrap, job.Records = writer.Addr, records.Generate(seed, job.Count, records.Shape{}, records.NewCanaries())
 		for i := range job.Records {
 			job.Records[i].Timestamp = -1
 		}
@@ -154,7 +155,7 @@ func TestErasedRecordsStopOrAreSkipped(t *testing.T) {
 		return job.Records
 	}
 	produce(75)
-	job.Bootstrap = skip.addr
+	job.Bootstrap = skip.Addr
 	if _, err := clients.FranzGo.Consume(t.Context(), job); err != nil {
 		t.Fatal(err)
 	}
@@ -164,15 +165,15 @@ func TestErasedRecordsStopOrAreSkipped(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, state := range states {
-		poll(t, 90*time.Second, "the erasure of what the group has read", func() bool {
-			out, _ := run(t, "exposure", "--state", state)
+		nodes.Poll(t, 90*time.Second, "the erasure of what the group has read", func() bool {
+			out, _ := nodes.Run(t, "exposure", "--state", state)
 			return regexp.MustCompile(`erased: [1-9]`).MatchString(out)
 		})
 	}
 	// These stay, since the first group has not read them.
 	since := produce(76)
-	t.Run("stop", func(t *testing.T) { expectDenied(t, stop.addr, topic, "erased-", nil) })
-	t.Run("skip", func(t *testing.T) { expectExactly(t, clients.Job{Bootstrap: skip.addr, Topic: topic}, since) })
+	t.Run("stop", func(t *testing.T) { expectDenied(t, stop.Addr, topic, "erased-", nil) })
+	t.Run("skip", func(t *testing.T) { expectExactly(t, clients.Job{Bootstrap: skip.Addr, Topic: topic}, since) })
 	if !strings.Contains(skip.Output(), "key has been erased") {
 		t.Error("the log does not say why")
 	}
@@ -182,16 +183,16 @@ func TestErasedRecordsStopOrAreSkipped(t *testing.T) {
 // profile, and the window of exposure that follows from it.
 func TestStartLineNamesTheProfileAndItsWindow(t *testing.T) {
 	b := sharedBroker(t)
-	r := newRealm(t)
+	r := nodes.NewRealm(t)
 	for name, want := range map[string]struct {
-		more settings
+		more nodes.Settings
 		line string
 	}{
 		"default": {nil, "profile=strict exposure_window=9m30s"},
-		"replay":  {settings{"policy": settings{"replay": "1h"}}, `profile="replay 1h0m0s" exposure_window=1h6m30s`},
+		"replay":  {nodes.Settings{"policy": nodes.Settings{"replay": "1h"}}, `profile="replay 1h0m0s" exposure_window=1h6m30s`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := startSidecar(t, b.Bootstrap, r.enroll(t, role{produce: "profile-*"}), want.more)
+			s := nodes.StartSidecar(t, b.Bootstrap, r.Enroll(t, nodes.Role{Produce: "profile-*"}), want.more)
 			if !strings.Contains(s.Output(), want.line) {
 				t.Errorf("no %s", want.line)
 			}
@@ -220,12 +221,12 @@ func TestNothingOfAnAbortedTransactionIsDeliveredAroundASkip(t *testing.T) {
 		tx.join(t)
 		var own []records.Record
 		for part := range 3 {
-			own = append(own, send(l.skip.addr, fmt.Sprintf("%d-%d", i, part))...)
+			own = append(own, send(l.skip.Addr, fmt.Sprintf("%d-%d", i, part))...)
 			if part == 0 {
 				send(b.Bootstrap, "plaintext")
 			}
 			if part == 1 {
-				send(l.foreign.addr, "foreign")
+				send(l.foreign.Addr, "foreign")
 			}
 		}
 		tx.end(t, commit)
@@ -236,7 +237,7 @@ func TestNothingOfAnAbortedTransactionIsDeliveredAroundASkip(t *testing.T) {
 	}
 	for isolation, want := range map[string][]records.Record{"read_committed": committed, "read_uncommitted": all} {
 		t.Run(isolation, func(t *testing.T) {
-			expectExactly(t, clients.Job{Bootstrap: l.skip.addr, Topic: topic, Isolation: isolation}, want)
+			expectExactly(t, clients.Job{Bootstrap: l.skip.Addr, Topic: topic, Isolation: isolation}, want)
 		})
 	}
 }
@@ -261,7 +262,7 @@ func begin(t *testing.T, bootstrap, topic string) *transaction {
 	x := &transaction{cl: cl, topic: topic, id: topic}
 	req := kmsg.NewPtrInitProducerIDRequest()
 	req.TransactionalID, req.TransactionTimeoutMillis = &x.id, 60_000
-	poll(t, 20*time.Second, "a producer id", func() bool {
+	nodes.Poll(t, 20*time.Second, "a producer id", func() bool {
 		resp, err := req.RequestWith(t.Context(), cl)
 		if err != nil {
 			t.Fatal(err)
@@ -278,7 +279,7 @@ func (x *transaction) join(t *testing.T) {
 	req := kmsg.NewPtrAddPartitionsToTxnRequest()
 	req.TransactionalID, req.ProducerID, req.ProducerEpoch = x.id, x.producer, x.epoch
 	req.Topics = []kmsg.AddPartitionsToTxnRequestTopic{{Topic: x.topic, Partitions: []int32{0}}}
-	poll(t, 20*time.Second, "the end of the transaction before", func() bool {
+	nodes.Poll(t, 20*time.Second, "the end of the transaction before", func() bool {
 		resp, err := req.RequestWith(t.Context(), x.cl)
 		if err != nil {
 			t.Fatal(err)
