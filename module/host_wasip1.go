@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -65,7 +66,8 @@ func proxySetSharedData(key string, value unsafe.Pointer, size uint32, cas uint3
 // A proxyHost is envoy.Host over the imports. Where the host writes to is in it rather than on
 // a stack: the host calls proxy_on_memory_allocate meanwhile, and a stack may move.
 type proxyHost struct {
-	received                memory // what the host allocated for what it returned last
+	received                memory // what the host allocated for what it returns
+	view                    uint32 // where what Buffer returned last is
 	ptr, length, cas, token uint32
 	now                     uint64 // Unix ns
 }
@@ -81,15 +83,10 @@ func (p *proxyHost) Now() uint64 {
 	return p.now / 1_000_000
 }
 
-// begin frees what was returned before.
-func (p *proxyHost) begin() {
-	p.received.freeAll()
-	p.ptr, p.length = 0, 0
-}
-
-// end returns what the host wrote.
-func (p *proxyHost) end(status uint32) []byte {
+// returned finds what the host allocated and wrote; nothing after another status than 0.
+func (p *proxyHost) returned(status uint32) []byte {
 	if status != 0 {
+		p.ptr, p.length = 0, 0
 		return nil
 	}
 	b, ok := p.received.bytes(p.ptr, p.length)
@@ -99,9 +96,18 @@ func (p *proxyHost) end(status uint32) []byte {
 	return b
 }
 
+// taken copies what the host returned, and frees it.
+func (p *proxyHost) taken(status uint32) []byte {
+	b := bytes.Clone(p.returned(status))
+	p.received.free(p.ptr)
+	return b
+}
+
 func (p *proxyHost) Buffer(b plugin.Buffer) []byte {
-	p.begin()
-	return p.end(proxyGetBufferBytes(uint32(b), 0, math.MaxInt32, &p.ptr, &p.length))
+	p.received.free(p.view)
+	view := p.returned(proxyGetBufferBytes(uint32(b), 0, math.MaxInt32, &p.ptr, &p.length))
+	p.view = p.ptr
+	return view
 }
 
 func (p *proxyHost) SetBuffer(b plugin.Buffer, with []byte) bool {
@@ -116,8 +122,7 @@ func (p *proxyHost) Close() {
 }
 
 func (p *proxyHost) Property(path ...string) []byte {
-	p.begin()
-	return p.end(proxyGetProperty(strings.Join(path, "\x00"), &p.ptr, &p.length))
+	return p.taken(proxyGetProperty(strings.Join(path, "\x00"), &p.ptr, &p.length))
 }
 
 func (p *proxyHost) Call(cluster string, c envoy.Call) (token uint32, ok bool) {
@@ -147,8 +152,7 @@ func appendPairs(b []byte, pairs [][2]string) []byte {
 }
 
 func (p *proxyHost) Header(name string) []byte {
-	p.begin()
-	return p.end(proxyGetHeaderMapValue(plugin.HeadersCall, name, &p.ptr, &p.length))
+	return p.taken(proxyGetHeaderMapValue(plugin.HeadersCall, name, &p.ptr, &p.length))
 }
 
 func (p *proxyHost) Define(kind plugin.Metric, name string) (id uint32, ok bool) {
@@ -159,10 +163,9 @@ func (p *proxyHost) Define(kind plugin.Metric, name string) (id uint32, ok bool)
 func (p *proxyHost) Add(metric uint32, by int64) { proxyIncrementMetric(metric, by) }
 
 func (p *proxyHost) Get(key string) (value []byte, cas uint32, ok bool) {
-	p.begin()
 	p.cas = 0
 	status := proxyGetSharedData(key, &p.ptr, &p.length, &p.cas)
-	return p.end(status), p.cas, status == 0
+	return p.taken(status), p.cas, status == 0
 }
 
 func (p *proxyHost) Set(key string, value []byte, cas uint32) bool {

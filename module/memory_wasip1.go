@@ -68,13 +68,6 @@ func (m *memory) free(at uint32) {
 	m.live = slices.Delete(m.live, i, i+1)
 }
 
-// freeAll frees every buffer.
-func (m *memory) freeAll() {
-	for len(m.live) > 0 {
-		m.free(m.live[len(m.live)-1].at)
-	}
-}
-
 // bytes returns the size bytes at an address, which must lie within one live buffer. No
 // bytes are found anywhere.
 func (m *memory) bytes(at, size uint32) ([]byte, bool) {

@@ -2,8 +2,8 @@ package envoy
 
 import "github.com/wasm-e2ee/wasm-e2ee/abi/plugin"
 
-// A Host is what a VM needs of the proxy that runs it (SPEC.md §8.3). What Buffer, Header,
-// Property and Get return is valid until the next call.
+// A Host is what a VM needs of the proxy that runs it (SPEC.md §8.3). What Buffer returns is
+// valid until it is called again.
 type Host interface {
 	Log(level plugin.Level, line string)
 	Now() uint64                   // Unix ms

@@ -99,6 +99,8 @@ func (v *VM) build(p *plane) error {
 		ProduceWait:    p.cfg.ProduceWaitMs,
 		MaxFrame:       p.cfg.MaxFrameBytes,
 		NamesOnly:      len(rules) > 0,
+		MaxMemory:      p.cfg.MaxMemoryBytes,
+		Shared:         v.host,
 		SkipUnreadable: p.cfg.Policy.OnUnreadable == "skip",
 	}, p.filter, keys)
 	return nil
