@@ -65,6 +65,7 @@ func (w *Worker) rewriteMetadata(version int16, body []byte) (appender, error) {
 	for i := range r.Topics {
 		if !w.topics.learn(r.Topics[i].ID, r.Topics[i].Name) {
 			w.stats.TopicIDs++
+			w.cfg.report(Event{Kind: EventTopicID, Topic: r.Topics[i].Name})
 		}
 	}
 	return r, w.cfg.Brokers.rewriteAll(r.Brokers)

@@ -34,6 +34,7 @@ type Channel struct {
 	out, in *noise.CipherState // nil while there is no channel
 	usedAt  uint64             // Unix ms
 	busy    bool               // a call is under way
+	works   bool               // EventChannelUp was the last that was said
 	retryAt uint64
 	retry   uint64
 	stats   ChannelStats
@@ -143,8 +144,14 @@ func (c *Channel) Answered(status int, body []byte, now uint64) {
 		}
 	}
 	if err != nil {
+		c.works = c.works && status == 410 // after which a fresh channel follows at once
+		c.keys.cfg.report(Event{Kind: EventChannel, HTTP: status})
 		c.fail(now)
 		return
+	}
+	if !c.works {
+		c.works = true
+		c.keys.cfg.report(Event{Kind: EventChannelUp})
 	}
 	c.usedAt, c.retry, c.retryAt = now, 0, 0
 }

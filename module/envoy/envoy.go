@@ -58,6 +58,9 @@ type Config struct {
 
 	MaxMemory int    // bytes that all streams of the worker may hold; 0 is DefaultMaxMemory
 	Shared    Shared // what the workers of one proxy see together; nil where there is one only
+
+	// Event is told what belongs into the log, and may not call back; nil is nobody.
+	Event func(Event)
 }
 
 // A Worker is what the streams of one virtual machine share: the filter, its keys, and the
@@ -81,7 +84,9 @@ func NewWorker(cfg Config, f *filter.Filter, keys *Keys) *Worker {
 	if cfg.MaxMemory == 0 {
 		cfg.MaxMemory = DefaultMaxMemory
 	}
-	return &Worker{cfg: cfg, filter: f, keys: keys}
+	w := &Worker{cfg: cfg, filter: f, keys: keys}
+	keys.cfg = &w.cfg
+	return w
 }
 
 // Stats counts what a worker's streams have done, in the terms of the sidecar's metrics.
@@ -93,6 +98,7 @@ type Stats struct {
 	Skipped     [numStatuses]uint64 // batches that were passed over instead, by status
 	Held        uint64              // responses after which the client's next Fetch was held
 	TopicIDs    uint64              // topic ids that a broker gave to two names
+	Groups      uint64              // requests for groups that the credential does not list
 }
 
 // numStatuses is above every number that abi gives a status.
@@ -119,7 +125,7 @@ func (v *Violation) Unwrap() error { return v.Err }
 
 // refusal is the sentence that a producer's application reads.
 func refusal(s abi.Status) string {
-	return "wasm-e2ee: " + s.String() + " (hint: the log of wasm-e2ee agent says more)"
+	return "wasm-e2ee: " + s.String() + " (hint: " + s.Hint() + ")"
 }
 
 // topicName is name as a map keeps it, without the frame that it came in.

@@ -126,6 +126,7 @@ func (o *opener) open(topic string, partition int32, records []byte) opening {
 		return opening{records: opened}
 	}
 	count(&w.stats.OpenRefused, status)
+	w.cfg.report(Event{Kind: EventOpen, Topic: topic, Partition: partition, Offset: failed, Status: status})
 	got := opening{records: opened, cut: true, failed: failed} // the client comes back for the rest
 	switch retry := kafka.FetchRetries(status); {
 	case len(opened) > 0:
@@ -168,6 +169,7 @@ func (o *opener) batches(topic string, partition int32, records []byte) (out []b
 			if opened, skipped = w.skip(out, records, size, status); !skipped {
 				return out, offset, status
 			}
+			w.cfg.report(Event{Kind: EventSkip, Topic: topic, Partition: partition, Offset: offset, Status: status})
 		}
 		out, records = opened, records[size:]
 	}

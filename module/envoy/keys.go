@@ -37,6 +37,7 @@ const (
 // behind (PROTOCOL.md §2.12).
 type Keys struct {
 	filter  *filter.Filter
+	cfg     *Config // of the worker
 	leases  map[string]*leasing
 	wanted  map[rootID]*wanting
 	held    map[abi.Kid]*holding
@@ -88,7 +89,7 @@ type holding struct {
 
 // NewKeys returns the keys of f, which nobody else installs any in.
 func NewKeys(f *filter.Filter) *Keys {
-	return &Keys{filter: f, leases: map[string]*leasing{}, wanted: map[rootID]*wanting{}, held: map[abi.Kid]*holding{}}
+	return &Keys{filter: f, cfg: &Config{}, leases: map[string]*leasing{}, wanted: map[rootID]*wanting{}, held: map[abi.Kid]*holding{}}
 }
 
 // NeedLease notes that a batch of this topic cannot be sealed. It returns StatusPending while

@@ -133,6 +133,7 @@ func (s *Stream) sealOne(p *producing, q *sealing, now uint64) error {
 		return &Violation{"client", "Produce", p.h.Version, fmt.Errorf("topic %s, partition %d: %w", q.name, q.partition.Index, status)}
 	}
 	count(&s.w.stats.SealRefused, status)
+	s.w.cfg.report(Event{Kind: EventSeal, Topic: q.name, Partition: q.partition.Index, Status: status})
 	p.refused = append(p.refused, refusedPartition{place{q.topic.Name, q.topic.ID, q.partition.Index}, code, refusal(status)})
 	return nil
 }
