@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/nodes"
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/raw"
 )
 
 // No answer that carries brokers' addresses, in any version that the sidecar passes, carries
@@ -42,7 +43,7 @@ func TestNoAnswerNamesABroker(t *testing.T) {
 		}
 		defer c.Close()
 		req.SetVersion(version)
-		body, err = exchange(c, req, 1, 10*time.Second)
+		body, err = raw.Exchange(c, req, 1, 10*time.Second)
 		return body, err == nil
 	}
 	// The broker makes its coordinators when it is first asked for one.

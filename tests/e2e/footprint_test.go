@@ -10,6 +10,7 @@ import (
 
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/clients"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/nodes"
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/raw"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/records"
 )
 
@@ -73,7 +74,7 @@ func TestSidecarStartsQuicklyAndStaysSmall(t *testing.T) {
 			for id := range int32(3) {
 				m := kmsg.NewPtrMetadataRequest()
 				m.Version = 9
-				if _, err := exchange(c, m, id, 30*time.Second); err != nil {
+				if _, err := raw.Exchange(c, m, id, 30*time.Second); err != nil {
 					t.Errorf("connection: %v", err)
 					return
 				}

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"encoding/binary"
 	"errors"
 	"strings"
 	"testing"
@@ -9,13 +8,11 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
-	"github.com/twmb/franz-go/pkg/kversion"
 
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/clients"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/deps"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/nodes"
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/raw"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/records"
 )
 
@@ -122,7 +119,7 @@ func TestTamperedBatchIsRefused(t *testing.T) {
 			batch[len(batch)/2] ^= 1
 			return batch
 		},
-		"plaintext": func([]byte) []byte { return plainBatch("injected") },
+		"plaintext": func([]byte) []byte { return raw.PlainBatch("injected") },
 	}
 	for name, attack := range attacks {
 		t.Run(name, func(t *testing.T) {
@@ -131,8 +128,8 @@ func TestTamperedBatchIsRefused(t *testing.T) {
 			if err := clients.FranzGo.Produce(t.Context(), job); err != nil {
 				t.Fatal(err)
 			}
-			genuine := fetchRaw(t, b.Bootstrap, topic)
-			produceRaw(t, b.Bootstrap, topic, 0, anonymous(attack(genuine)))
+			genuine := raw.FirstBatch(t, b.Bootstrap, topic)
+			raw.Store(t, b.Bootstrap, topic, 0, raw.Anonymous(attack(genuine)))
 			expectDenied(t, l.consume, topic, "tamper-", sent)
 		})
 	}
@@ -158,7 +155,7 @@ func TestTamperedBatchIsRefused(t *testing.T) {
 			if err := clients.FranzGo.Produce(t.Context(), job); err != nil {
 				t.Fatal(err)
 			}
-			produceRaw(t, b.Bootstrap, to, move.partition, anonymous(fetchRaw(t, b.Bootstrap, from)))
+			raw.Store(t, b.Bootstrap, to, move.partition, raw.Anonymous(raw.FirstBatch(t, b.Bootstrap, from)))
 			job.Bootstrap, job.Topic, job.Timeout, job.Count = l.consume, to, 30*time.Second, 2*len(sent)
 			got, err := clients.FranzGo.Consume(t.Context(), job)
 			if len(got) < move.least || len(got) > move.most || !errors.Is(err, kerr.TopicAuthorizationFailed) {
@@ -192,77 +189,6 @@ func TestProduceThatNobodyMayReadIsRefused(t *testing.T) {
 			}
 		})
 	}
-}
-
-// fetchRaw reads partition 0 of a topic from its broker, as batches stand on its disk.
-func fetchRaw(t *testing.T, bootstrap, topic string) []byte {
-	t.Helper()
-	req := kmsg.NewPtrFetchRequest()
-	req.MaxWaitMillis, req.MinBytes, req.MaxBytes = 1000, 1, 50<<20
-	p := kmsg.NewFetchRequestTopicPartition()
-	p.PartitionMaxBytes = 50 << 20
-	ft := kmsg.NewFetchRequestTopic()
-	ft.Topic, ft.Partitions = topic, append(ft.Partitions, p)
-	req.Topics = append(req.Topics, ft)
-	resp := ask(t, bootstrap, topic, req).(*kmsg.FetchResponse)
-	got := resp.Topics[0].Partitions[0]
-	if err := kerr.ErrorForCode(got.ErrorCode); err != nil || len(got.RecordBatches) < 61 {
-		t.Fatalf("topic %s: %d B, %v", topic, len(got.RecordBatches), err)
-	}
-	// One batch: the first.
-	size := 12 + int(binary.BigEndian.Uint32(got.RecordBatches[8:]))
-	return append([]byte(nil), got.RecordBatches[:size]...)
-}
-
-// produceRaw has the broker itself store a batch, as whoever can reach it may.
-func produceRaw(t *testing.T, bootstrap, topic string, partition int32, batch []byte) {
-	t.Helper()
-	req := kmsg.NewPtrProduceRequest()
-	req.Acks, req.TimeoutMillis = -1, 10_000
-	p := kmsg.NewProduceRequestTopicPartition()
-	p.Partition, p.Records = partition, batch
-	pt := kmsg.NewProduceRequestTopic()
-	pt.Topic, pt.Partitions = topic, append(pt.Partitions, p)
-	req.Topics = append(req.Topics, pt)
-	resp := ask(t, bootstrap, topic, req).(*kmsg.ProduceResponse)
-	if err := kerr.ErrorForCode(resp.Topics[0].Partitions[0].ErrorCode); err != nil {
-		t.Fatalf("the broker refuses the batch: %v", err)
-	}
-}
-
-// ask sends one request to the only broker, in a version that still names topics.
-func ask(t *testing.T, bootstrap, topic string, req kmsg.Request) kmsg.Response {
-	t.Helper()
-	cl, err := kgo.NewClient(kgo.SeedBrokers(bootstrap), kgo.MaxVersions(kversion.V2_8_0()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer cl.Close()
-	resp, err := cl.SeedBrokers()[0].RetriableRequest(t.Context(), req)
-	if err != nil {
-		t.Fatalf("topic %s: %v", topic, err)
-	}
-	return resp
-}
-
-// anonymous makes a batch one that belongs to no producer, with a valid checksum, so that the
-// broker takes it wherever it stands.
-func anonymous(batch []byte) []byte {
-	binary.BigEndian.PutUint16(batch[21:], binary.BigEndian.Uint16(batch[21:])&^0x10) // not transactional
-	binary.BigEndian.PutUint64(batch[43:], ^uint64(0))                                // producer id
-	binary.BigEndian.PutUint16(batch[51:], ^uint16(0))                                // producer epoch
-	binary.BigEndian.PutUint32(batch[53:], ^uint32(0))                                // base sequence
-	return checksummed(batch)
-}
-
-// plainBatch is a batch with one record, as a client without encryption makes it.
-func plainBatch(value string) []byte {
-	record := kmsg.Record{Key: []byte("key"), Value: []byte(value)}
-	record.Length = int32(len(record.AppendTo(nil)) - 1)
-	b := kmsg.RecordBatch{PartitionLeaderEpoch: -1, Magic: 2, NumRecords: 1, Records: record.AppendTo(nil),
-		FirstTimestamp: 1_760_000_000_000, MaxTimestamp: 1_760_000_000_000, ProducerID: -1, ProducerEpoch: -1, FirstSequence: -1}
-	b.Length = int32(len(b.AppendTo(nil)) - 12)
-	return checksummed(b.AppendTo(nil))
 }
 
 func endOffset(t *testing.T, bootstrap, topic string) int64 {

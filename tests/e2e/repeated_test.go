@@ -12,6 +12,7 @@ import (
 
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/clients"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/nodes"
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/raw"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/records"
 )
 
@@ -27,7 +28,7 @@ func TestBatchThatIsRepeatedIsRefusedAfterAKill(t *testing.T) {
 	if err := clients.FranzGo.Produce(t.Context(), job); err != nil {
 		t.Fatal(err)
 	}
-	genuine := fetchRaw(t, b.Bootstrap, topic)
+	genuine := raw.FirstBatch(t, b.Bootstrap, topic)
 	file := state + ".replay"
 	size := func() int64 {
 		info, err := os.Stat(file)
@@ -43,7 +44,7 @@ func TestBatchThatIsRepeatedIsRefusedAfterAKill(t *testing.T) {
 	nodes.Poll(t, 10*time.Second, "what was opened is on disk", func() bool { return size() > empty })
 	s.Crash()
 
-	produceRaw(t, b.Bootstrap, topic, 0, anonymous(append([]byte(nil), genuine...)))
+	raw.Store(t, b.Bootstrap, topic, 0, raw.Anonymous(append([]byte(nil), genuine...)))
 	var first kadm.Offsets
 	first.AddOffset(topic, 0, int64(len(sent)), -1)
 	if _, err := admin(t, b.Bootstrap).DeleteRecords(t.Context(), first); err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/clients"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/deps"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/nodes"
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/raw"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/records"
 )
 
@@ -86,15 +87,15 @@ func TestUnreadableBatchesStopOrAreSkipped(t *testing.T) {
 	}
 	good = append(good, produce(l.skip)...)
 	before := good
-	genuine := fetchRaw(t, b.Bootstrap, topic)
+	genuine := raw.FirstBatch(t, b.Bootstrap, topic)
 	produce(l.foreign)
 	good = append(good, produce(l.stop)...)
-	produceRaw(t, b.Bootstrap, topic, 0, plainBatch("injected"))
+	raw.Store(t, b.Bootstrap, topic, 0, raw.PlainBatch("injected"))
 	good = append(good, produce(l.skip)...)
 	altered := append([]byte(nil), genuine...)
 	altered[len(altered)/2] ^= 1
-	produceRaw(t, b.Bootstrap, topic, 0, anonymous(altered))
-	produceRaw(t, b.Bootstrap, topic, 0, anonymous(append([]byte(nil), genuine...)))
+	raw.Store(t, b.Bootstrap, topic, 0, raw.Anonymous(altered))
+	raw.Store(t, b.Bootstrap, topic, 0, raw.Anonymous(append([]byte(nil), genuine...)))
 	good = append(good, produce(l.skip)...)
 
 	t.Run("skip", func(t *testing.T) {
@@ -312,8 +313,8 @@ func (x *transaction) produce(t *testing.T, bootstrap string, values []string) {
 	batch.Length = int32(len(batch.AppendTo(nil)) - 12)
 	req := kmsg.NewPtrProduceRequest()
 	req.TransactionID, req.Acks, req.TimeoutMillis = &x.id, -1, 10_000
-	req.Topics = []kmsg.ProduceRequestTopic{{Topic: x.topic, Partitions: []kmsg.ProduceRequestTopicPartition{{Records: checksummed(batch.AppendTo(nil))}}}}
-	resp := ask(t, bootstrap, x.topic, req).(*kmsg.ProduceResponse)
+	req.Topics = []kmsg.ProduceRequestTopic{{Topic: x.topic, Partitions: []kmsg.ProduceRequestTopicPartition{{Records: raw.Checksummed(batch.AppendTo(nil))}}}}
+	resp := raw.Ask(t, bootstrap, x.topic, req).(*kmsg.ProduceResponse)
 	if err := kerr.ErrorForCode(resp.Topics[0].Partitions[0].ErrorCode); err != nil {
 		t.Fatalf("%q is refused: %v", values, err)
 	}

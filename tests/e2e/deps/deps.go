@@ -20,6 +20,9 @@ const (
 	Kcat   Part = "kcat"
 )
 
+// Envoy is the Envoy of a version, a folder with the binary envoy.
+func Envoy(version string) Part { return Part("envoy-" + version) }
+
 // Root is the checkout's folder, absolute.
 func Root() string {
 	_, file, _, _ := runtime.Caller(0)
