@@ -6,16 +6,25 @@ import (
 	"path/filepath"
 )
 
-// FindModule reads e2ee.wasm: the file at path, or, where path is empty, the one beside the
-// running executable. It is a file of its own, and not part of the executable, so that
-// whoever wants can compare it with the one that Envoy loads.
+// ModulePath is where e2ee.wasm is: path, or, where that is empty, beside the running executable.
+// It is a file of its own, and not part of the executable, so that whoever wants can compare it
+// with the one that Envoy loads.
+func ModulePath(path string) (string, error) {
+	if path != "" {
+		return path, nil
+	}
+	executable, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("module: %w", err)
+	}
+	return filepath.Join(filepath.Dir(executable), "e2ee.wasm"), nil
+}
+
+// FindModule reads e2ee.wasm from its ModulePath.
 func FindModule(path string) ([]byte, error) {
-	if path == "" {
-		executable, err := os.Executable()
-		if err != nil {
-			return nil, fmt.Errorf("module: %w", err)
-		}
-		path = filepath.Join(filepath.Dir(executable), "e2ee.wasm")
+	path, err := ModulePath(path)
+	if err != nil {
+		return nil, err
 	}
 	module, err := os.ReadFile(path)
 	if err != nil {

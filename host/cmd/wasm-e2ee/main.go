@@ -13,6 +13,8 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	hostenvoy "github.com/wasm-e2ee/wasm-e2ee/host/envoy"
 )
 
 // Exit codes: 0 is success, 1 that the work failed or a check did not hold, 2 that the
@@ -38,6 +40,9 @@ type commands struct {
 		Serve agentServe `cmd:"" default:"withargs" help:"Run the agent (the default)."`
 		Pair  agentPair  `cmd:"" help:"Make a pairing key: for the agent, and for its data planes."`
 	} `cmd:"" help:"Run the agent alone, for data planes elsewhere on the machine."`
+	Envoy struct {
+		Config envoyConfig `cmd:"" help:"Write the configuration of an Envoy that runs e2ee.wasm, from what the cluster says of its brokers."`
+	} `cmd:"" help:"Run the data plane in Envoy, beside an agent."`
 	Demo     demo     `cmd:"" help:"Show all of it: what was sent, what the broker holds, what was received, and an attack."`
 	Exposure exposure `cmd:"" help:"Say what would be readable, and until when, if a node's state leaked now."`
 	Inspect  inspect  `cmd:"" help:"Explain any of our bytes, field by field."`
@@ -60,7 +65,7 @@ func run(ctx context.Context, args []string) int {
 	}
 	parser, err := kong.New(&c, kong.Name("wasm-e2ee"),
 		kong.Description("End-to-end encryption for Apache Kafka that applications do not notice."),
-		kong.BindTo(ctx, (*context.Context)(nil)), kong.Exit(func(int) { os.Exit(helped) }))
+		kong.Vars{"envoyAdmin": hostenvoy.DefaultAdmin}, kong.BindTo(ctx, (*context.Context)(nil)), kong.Exit(func(int) { os.Exit(helped) }))
 	if err != nil {
 		panic(err) // the command table is wrong: a bug
 	}
