@@ -1,10 +1,9 @@
 package envoy
 
 import (
+	"maps"
 	"slices"
 	"strconv"
-
-	"maps"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi/plugin"
 )
@@ -26,7 +25,7 @@ type call struct {
 // follows it in a callback must select its own again.
 func (v *VM) ask(now uint64) {
 	channel := v.plane.channel
-	if v.call.root != 0 && now-v.call.at > lostTime {
+	if v.call.root != 0 && now-v.call.at >= lostTime {
 		v.call = call{}
 		channel.Answered(0, nil, now)
 	}
@@ -38,14 +37,16 @@ func (v *VM) ask(now uint64) {
 		return
 	}
 	root := slices.Min(slices.Collect(maps.Keys(v.roots)))
+	v.call = call{root: root, at: now}
 	v.host.Select(root)
-	token, ok := v.host.Call(v.plane.cfg.AgentCluster, next)
-	if !ok {
+	if v.call.token, ok = v.host.Call(v.plane.cfg.AgentCluster, next); !ok {
+		v.call = call{}
 		channel.Answered(0, nil, now)
-		v.agentFailed("the host makes no call to cluster "+v.plane.cfg.AgentCluster, "is there such a cluster?", now)
-		return
+		if v.quiet.allow("call", now) {
+			v.log(plugin.LevelWarn, "the proxy makes no call to the agent (hint: agent_cluster names one of its clusters, and proxy_http_call must be allowed)",
+				"agent_cluster", v.plane.cfg.AgentCluster)
+		}
 	}
-	v.call = call{root, token, now}
 }
 
 // OnHTTPCallResponse takes the answer to a call, and goes on with what waited for it. Without
@@ -57,23 +58,16 @@ func (v *VM) OnHTTPCallResponse(token, headers uint32) {
 	v.call = call{}
 	v.guard(nil, func() {
 		now := v.host.Now()
-		if headers == 0 {
-			v.plane.channel.Answered(0, nil, now)
-			v.agentFailed("no answer", "is wasm-e2ee agent running?", now)
-			return
+		status := 0
+		if headers > 0 {
+			// A status that is no number is none.
+			status, _ = strconv.Atoi(string(v.host.Header(":status")))
 		}
-		status, err := strconv.Atoi(string(v.host.Header(":status")))
-		if err != nil {
-			status = 0
+		var body []byte
+		if status != 0 {
+			body = v.host.Buffer(plugin.BufferCallBody)
 		}
-		failures := v.plane.channel.Stats().Failures
-		v.plane.channel.Answered(status, v.host.Buffer(plugin.BufferCallBody), now)
-		switch {
-		case status >= 500:
-			v.agentFailed("HTTP status "+strconv.Itoa(status), "is wasm-e2ee agent running, and agent_cluster right?", now)
-		case v.plane.channel.Stats().Failures != failures:
-			v.agentFailed("HTTP status "+strconv.Itoa(status), "a restarted agent begins anew; else: is it of this realm, and paired with this key?", now)
-		}
+		v.plane.channel.Answered(status, body, now)
 		v.ask(now)
 	})
 	v.resumeAll()
@@ -81,14 +75,8 @@ func (v *VM) OnHTTPCallResponse(token, headers uint32) {
 
 // lost gives up the call that a root context made which is no more.
 func (c *call) lost(v *VM, root uint32) {
-	if c.root == root {
+	if c.root == root && root != 0 {
 		*c = call{}
 		v.plane.channel.Answered(0, nil, v.host.Now())
-	}
-}
-
-func (v *VM) agentFailed(reason, hint string, now uint64) {
-	if v.quiet.allow("agent "+reason, now) {
-		v.log(plugin.LevelWarn, "no keys from the agent", "reason", reason, "hint", hint)
 	}
 }

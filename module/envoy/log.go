@@ -13,7 +13,7 @@ import (
 const (
 	quietTime = 60_000 // ms
 	maxQuiet  = 1024   // subjects remembered,
-	maxName   = 512    // in so many bytes each
+	maxName   = 512    // in so many bytes each: peers choose some
 )
 
 // log writes one line as the sidecar does: a message, and pairs of a key and a value.
@@ -39,17 +39,32 @@ func quoted(s string) string {
 	return strconv.Quote(s)
 }
 
-// A rateLimit decides which repetitions are logged.
-type rateLimit struct{ last map[string]uint64 }
+// event writes what happened to a key, a partition or a group, in the sidecar's words.
+func (v *VM) event(e Event) {
+	if !v.quiet.allow(e.Subject(), v.host.Now()) {
+		return
+	}
+	level := plugin.LevelInfo
+	if e.Warning() {
+		level = plugin.LevelWarn
+	}
+	v.host.Log(level, e.String())
+}
 
-// allow reports whether subject was not allowed within the last minute.
-func (r *rateLimit) allow(subject string, now uint64) bool {
-	subject = strings.Clone(subject[:min(len(subject), maxName)])
+// A rateLimit decides which repetitions are logged. Its zero value has allowed none.
+type rateLimit struct{ last map[any]uint64 }
+
+// allow reports whether a subject, which is comparable, was not allowed within the last
+// minute. Of a text that somebody else chose the beginning counts.
+func (r *rateLimit) allow(subject any, now uint64) bool {
+	if text, ok := subject.(string); ok {
+		subject = strings.Clone(text[:min(len(text), maxName)])
+	}
 	if at, ok := r.last[subject]; ok && now-at < quietTime {
 		return false
 	}
 	if r.last == nil || len(r.last) >= maxQuiet {
-		r.last = map[string]uint64{} // forgetting costs a repeated line
+		r.last = map[any]uint64{} // forgetting costs a repeated line
 	}
 	r.last[subject] = now
 	return true

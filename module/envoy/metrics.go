@@ -29,7 +29,6 @@ type sample struct {
 type vmStats struct {
 	connections uint64            // begun
 	closed      map[string]uint64 // by us, by whose fault it was
-	held        uint64            // of no use to be exported
 }
 
 // Whose fault it is that a connection was closed.
@@ -69,6 +68,7 @@ func newMetrics() []metric {
 		counter("partitions_total.direction.seal", func(s *sample) uint64 { return s.stats.Sealed }),
 		counter("partitions_total.direction.open", func(s *sample) uint64 { return s.stats.Opened }),
 		counter("held_fetches_total", func(s *sample) uint64 { return s.stats.Held }),
+		counter("refused_groups_total", func(s *sample) uint64 { return s.stats.Groups }),
 		counter("connections_total", func(s *sample) uint64 { return s.vm.connections }),
 		gauge("open_connections", func(s *sample) uint64 { return s.open }),
 	}

@@ -101,6 +101,7 @@ func (v *VM) build(p *plane) error {
 		NamesOnly:      len(rules) > 0,
 		MaxMemory:      p.cfg.MaxMemoryBytes,
 		Shared:         v.host,
+		Event:          v.event,
 		SkipUnreadable: p.cfg.Policy.OnUnreadable == "skip",
 	}, p.filter, keys)
 	return nil

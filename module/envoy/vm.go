@@ -1,7 +1,6 @@
 package envoy
 
 import (
-	"fmt"
 	"io"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi/plugin"
@@ -63,19 +62,19 @@ func (v *VM) OnTick(root uint32) {
 
 // OnDelete ends a context.
 func (v *VM) OnDelete(id uint32) {
-	if c := v.connections[id]; c != nil {
-		delete(v.connections, id)
-		delete(v.waiting, id)
-		return
-	}
-	if !v.roots[id] {
-		return
-	}
+	delete(v.connections, id)
+	delete(v.waiting, id)
+	root := v.roots[id]
 	delete(v.roots, id)
+	if v.plane == nil || len(v.roots) > 0 && !root {
+		return
+	}
 	v.guard(nil, func() {
 		v.call.lost(v, id)
 		if len(v.roots) == 0 {
-			v.measure() // no tick follows
+			// The machine is about to end, and no tick follows.
+			v.plane.filter.Erase(nil)
+			v.measure()
 		}
 	})
 }
@@ -93,7 +92,7 @@ func (v *VM) guard(c *connection, step func()) {
 			v.kill(c)
 		}
 		// A panic of the runtime's tells of a place in the program, not of what was in memory.
-		v.log(plugin.LevelError, "connection closed by a bug in the module (hint: please report this)", "err", fmt.Sprint(r))
+		v.log(plugin.LevelError, "connection closed by a bug in the module (hint: please report this)", "err", r)
 	}()
 	step()
 }
