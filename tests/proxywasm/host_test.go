@@ -67,7 +67,7 @@ func run(t *testing.T, o Options) *Proxy {
 	}
 	o.Module = module
 	if o.Listeners == nil {
-		o.Listeners = []Listener{{"127.0.0.1:0", echo(t)}}
+		o.Listeners = []Listener{{Address: "127.0.0.1:0", Upstream: echo(t)}}
 	}
 	p, err := Start(o)
 	if err != nil {
@@ -312,7 +312,7 @@ func TestAPausedClientIsNotRead(t *testing.T) {
 }
 
 func TestWithoutAnUpstreamTheClientIsClosed(t *testing.T) {
-	p := run(t, Options{Configuration: []byte("x"), Listeners: []Listener{{"127.0.0.1:0", "127.0.0.1:1"}}})
+	p := run(t, Options{Configuration: []byte("x"), Listeners: []Listener{{Address: "127.0.0.1:0", Upstream: "127.0.0.1:1"}}})
 	dial(t, p).gone()
 }
 

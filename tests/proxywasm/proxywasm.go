@@ -56,10 +56,14 @@ type Options struct {
 	Clock       *Clock        // what the filter takes for the time; nil is the real one
 }
 
-// A Listener accepts clients at Address and connects each to Upstream.
+// A Listener accepts clients at Address, or on On, and connects each to Upstream.
 type Listener struct {
 	Address  string // HOST:PORT; port 0 takes a free one
 	Upstream string // HOST:PORT or "unix:/path"
+
+	// On is open already, for a configuration that names its port. The Proxy closes it, but
+	// not where Start fails.
+	On net.Listener
 }
 
 // A Proxy is a running host. Its methods may be called from any goroutine.
@@ -145,9 +149,11 @@ func (p *Proxy) start() (err error) {
 		p.opts.Clock.watch(w)
 	}
 	for _, l := range p.opts.Listeners {
-		ln, err := net.Listen("tcp", l.Address)
-		if err != nil {
-			return err
+		ln := l.On
+		if ln == nil {
+			if ln, err = net.Listen("tcp", l.Address); err != nil {
+				return err
+			}
 		}
 		p.listeners = append(p.listeners, ln)
 		p.running.Add(1)
