@@ -63,9 +63,12 @@ func (w *Worker) rewriteMetadata(version int16, body []byte) (appender, error) {
 		return nil, err
 	}
 	for i := range r.Topics {
-		if !w.topics.learn(r.Topics[i].ID, r.Topics[i].Name) {
+		switch w.topics.learn(r.Topics[i].ID, r.Topics[i].Name) {
+		case learnedTwo:
 			w.stats.TopicIDs++
 			w.cfg.report(Event{Kind: EventTopicID, Topic: r.Topics[i].Name})
+		case learnedNever:
+			w.cfg.report(Event{Kind: EventTopicsFull, Topic: r.Topics[i].Name})
 		}
 	}
 	return r, w.cfg.Brokers.rewriteAll(r.Brokers)

@@ -63,8 +63,8 @@ type Config struct {
 	Event func(Event)
 }
 
-// A Worker is what the streams of one virtual machine share: the filter, its keys, and the
-// names of topic ids.
+// A Worker is what the streams of one virtual machine share: the filter and its keys, and
+// with other workers the names of topic ids and what was opened.
 type Worker struct {
 	cfg    Config
 	filter *filter.Filter
@@ -73,7 +73,8 @@ type Worker struct {
 	stats  Stats
 }
 
-// NewWorker returns a worker that seals and opens through f, and asks keys for what f lacks.
+// NewWorker returns a worker that seals and opens through f, and asks keys for what f lacks. Of
+// several workers that share data the first is made before the others.
 func NewWorker(cfg Config, f *filter.Filter, keys *Keys) *Worker {
 	if cfg.ProduceWait == 0 {
 		cfg.ProduceWait = DefaultProduceWait
@@ -86,6 +87,12 @@ func NewWorker(cfg Config, f *filter.Filter, keys *Keys) *Worker {
 	}
 	w := &Worker{cfg: cfg, filter: f, keys: keys}
 	keys.cfg = &w.cfg
+	if cfg.Shared == nil {
+		w.topics = topics{newSlots(alone{}, topicSlots, 't')}
+		return w
+	}
+	w.topics = topics{newSlots(cfg.Shared, topicSlots, 't')}
+	keys.shared = &sharedReplays{newSlots(cfg.Shared, replaySlots, 'r')}
 	return w
 }
 

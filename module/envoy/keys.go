@@ -42,6 +42,7 @@ type Keys struct {
 	wanted  map[rootID]*wanting
 	held    map[abi.Kid]*holding
 	replays replays
+	shared  *sharedReplays    // nil where there is one worker only
 	opened  []channel.Request // OPENED, in order
 
 	checkAt uint64            // when held is looked through for what to renew
@@ -165,6 +166,15 @@ func (k *Keys) awaits(id rootID) bool {
 func (k *Keys) Opened(topic string, kid abi.Kid, leaf uint32, partition int32, offset int64) abi.Status {
 	if len(k.opened) >= maxOpened {
 		return abi.StatusUnavailable
+	}
+	if k.shared != nil && k.replays.allows(kid, leaf, partition, offset) {
+		switch k.shared.note(sharedID(kid, leaf, partition), uint64(offset), false) {
+		case notedElsewhere:
+			return abi.StatusReplayed
+		case notNoted:
+			k.cfg.report(Event{Kind: EventShared})
+			return abi.StatusUnavailable
+		}
 	}
 	fresh, status := k.replays.note(kid, leaf, partition, offset)
 	if fresh && status == abi.StatusOK {
@@ -381,6 +391,10 @@ func (k *Keys) told(q *channel.Request, s abi.Status) bool {
 	switch s {
 	case abi.StatusReplayed:
 		k.replays.bar(q.Kid, q.Leaf, q.Partition)
+		if k.shared != nil && k.shared.note(sharedID(q.Kid, q.Leaf, q.Partition), 0, true) == notNoted {
+			k.cfg.report(Event{Kind: EventShared})
+			return true // the agent says it again
+		}
 	case abi.StatusErased:
 		k.erase(q.Kid)
 	}

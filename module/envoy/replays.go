@@ -7,7 +7,7 @@ const maxReplayEntries = 1 << 18
 
 // replays remembers at which offset each sealed batch was opened first, as long as its root is
 // held: a broker that appends a batch once more does so at another offset. What other workers
-// opened, and what was opened before this one began, the agent remembers.
+// opened the shared data holds, and what was opened before they began the agent remembers.
 type replays struct {
 	kids map[abi.Kid]map[batchID]int64 // base offsets; -1 is none, ever
 	age  []abi.Kid                     // the first opened first
@@ -48,6 +48,12 @@ func (r *replays) note(kid abi.Kid, leaf uint32, partition int32, offset int64) 
 	seen[id] = offset
 	r.n++
 	return true, abi.StatusOK
+}
+
+// allows reports whether a batch may stand at an offset, as far as this worker knows.
+func (r *replays) allows(kid abi.Kid, leaf uint32, partition int32, offset int64) bool {
+	before, ok := r.kids[kid][batchID{leaf, partition}]
+	return offset >= 0 && (!ok || before == offset)
 }
 
 // bar says that a batch stood elsewhere before this worker saw it: it opens no more.
