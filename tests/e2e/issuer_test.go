@@ -17,6 +17,7 @@ import (
 
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/broker"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/clients"
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/flow"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/nodes"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/process"
 )
@@ -123,22 +124,22 @@ func metricsAt(t *testing.T) (nodes.Settings, string) {
 // called, which then waits for each of them.
 func flowing(t *testing.T, topic, name string, writer, reader *nodes.Sidecar) (end func()) {
 	t.Helper()
-	f := newNumbered(topic, 1, uint64(time.Now().UnixNano()))
-	m := &member{group: &group{name: name}, flow: f, bootstrap: reader.Addr}
-	m.join(t)
+	f := flow.New(topic, 1, uint64(time.Now().UnixNano()))
+	m := &flow.Member{Group: &flow.Group{Name: name}, Flow: f, Bootstrap: reader.Addr}
+	m.Join(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- f.produce(ctx, writer.Addr, 20) }()
-	t.Cleanup(func() { cancel(); m.leave() })
+	go func() { done <- f.Produce(ctx, writer.Addr, 20) }()
+	t.Cleanup(func() { cancel(); m.Leave() })
 	return func() {
 		t.Helper()
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("produce: %v", err)
 		}
-		f.await(t, name)
-		m.leave()
-		f.check(t, name)
+		f.Await(t, name)
+		m.Leave()
+		f.Check(t, name)
 	}
 }
 
@@ -301,10 +302,10 @@ func TestALostDiskIsReplacedWithATicket(t *testing.T) {
 	}
 	peer, gone := nodes.StartSidecar(t, b.Bootstrap, states[0], nil), nodes.StartSidecar(t, b.Bootstrap, states[1], nil)
 	writer := nodes.StartSidecar(t, b.Bootstrap, states[2], nil)
-	f := newNumbered(topic, 1, 5)
+	f := flow.New(topic, 1, 5)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	if err := f.produce(ctx, writer.Addr, 20); err != nil {
+	if err := f.Produce(ctx, writer.Addr, 20); err != nil {
 		t.Fatal(err)
 	}
 	expect(t, peer.Process, "root received")
@@ -313,9 +314,9 @@ func TestALostDiskIsReplacedWithATicket(t *testing.T) {
 		t.Fatal(err)
 	}
 	anew, _ := take(t, r, reach, newTicket(t, r, want))
-	m := &member{group: &group{name: "disk-group"}, flow: f, bootstrap: nodes.StartSidecar(t, b.Bootstrap, anew, nil).Addr}
-	m.join(t)
-	defer m.leave()
-	f.await(t, "disk-group")
-	f.check(t, "disk-group")
+	m := &flow.Member{Group: &flow.Group{Name: "disk-group"}, Flow: f, Bootstrap: nodes.StartSidecar(t, b.Bootstrap, anew, nil).Addr}
+	m.Join(t)
+	defer m.Leave()
+	f.Await(t, "disk-group")
+	f.Check(t, "disk-group")
 }

@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,6 +16,7 @@ import (
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/clients"
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/flow"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/nodes"
 )
 
@@ -47,120 +47,39 @@ func longRun(t *testing.T, short time.Duration) (time.Duration, uint64) {
 	return length, seed
 }
 
-// A group is a consumer group of one of Kafka's two protocols.
-type group struct {
-	name     string
-	opts     []kgo.Opt
-	assigned atomic.Int64 // how often a member got partitions
-}
-
 // bothProtocols returns a group of the classic protocol and one of KIP-848, whose members
 // hear of a rebalance within half a second.
-func bothProtocols(t *testing.T, bootstrap, prefix string) []*group {
+func bothProtocols(t *testing.T, bootstrap, prefix string) []*flow.Group {
 	t.Helper()
-	modern := &group{name: prefix + "-kip848", opts: []kgo.Opt{kgo.ServerSideBalancer(), kgo.Balancers(kgo.StickyBalancer())}}
-	configureGroup(t, bootstrap, modern.name, "consumer.heartbeat.interval.ms", "500")
-	classic := &group{name: prefix + "-classic", opts: []kgo.Opt{kgo.HeartbeatInterval(500 * time.Millisecond), kgo.SessionTimeout(20 * time.Second)}}
-	return []*group{classic, modern}
-}
-
-// A member is one application of a group behind a sidecar. It commits what it has been given
-// after each poll.
-type member struct {
-	group     *group
-	flow      *numbered
-	bootstrap string
-
-	cl   *kgo.Client
-	done chan struct{} // nil while it is away
-}
-
-func (m *member) join(t *testing.T) {
-	t.Helper()
-	cl, err := kgo.NewClient(append([]kgo.Opt{
-		kgo.SeedBrokers(m.bootstrap),
-		kgo.ConsumerGroup(m.group.name),
-		kgo.ConsumeTopics(m.flow.topic),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
-		kgo.DisableAutoCommit(),
-		kgo.BlockRebalanceOnPoll(),
-		kgo.FetchMaxWait(100 * time.Millisecond),
-		kgo.RetryBackoffFn(func(int) time.Duration { return 100 * time.Millisecond }),
-		kgo.OnPartitionsAssigned(func(context.Context, *kgo.Client, map[string][]int32) { m.group.assigned.Add(1) }),
-	}, m.group.opts...)...)
-	if err != nil {
-		t.Error(err) // not Fatal: whoever churns is not the test's own goroutine
-		return
-	}
-	m.cl, m.done = cl, make(chan struct{})
-	go m.run(cl, m.done)
-}
-
-func (m *member) run(cl *kgo.Client, done chan struct{}) {
-	defer close(done)
-	for {
-		fetches := cl.PollFetches(context.Background())
-		if fetches.IsClientClosed() {
-			return
-		}
-		for _, e := range fetches.Errors() {
-			// A sidecar that restarts is away for a moment, and the client comes back by itself.
-			var session *kgo.ErrGroupSession
-			if !errors.As(e.Err, &session) {
-				m.flow.fail("group %s behind %s, partition %d: %v", m.group.name, m.bootstrap, e.Partition, e.Err)
-			}
-		}
-		fetches.EachRecord(func(r *kgo.Record) { m.flow.delivered(m.group.name, r) })
-		// What a rebalance keeps from being committed is delivered again, to somebody.
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		_ = cl.CommitUncommittedOffsets(ctx)
-		cancel()
-		cl.AllowRebalance()
-	}
-}
-
-// leave ends the member, which tells its group.
-func (m *member) leave() {
-	if m.done == nil {
-		return
-	}
-	m.cl.CloseAllowingRebalance()
-	<-m.done
-	m.cl, m.done = nil, nil
-}
-
-// leaveAll ends members side by side.
-func leaveAll(members []*member) {
-	var wg sync.WaitGroup
-	for _, m := range members {
-		wg.Go(m.leave)
-	}
-	wg.Wait()
+	modern := &flow.Group{Name: prefix + "-kip848", Opts: []kgo.Opt{kgo.ServerSideBalancer(), kgo.Balancers(kgo.StickyBalancer())}}
+	configureGroup(t, bootstrap, modern.Name, "consumer.heartbeat.interval.ms", "500")
+	classic := &flow.Group{Name: prefix + "-classic", Opts: []kgo.Opt{kgo.HeartbeatInterval(500 * time.Millisecond), kgo.SessionTimeout(20 * time.Second)}}
+	return []*flow.Group{classic, modern}
 }
 
 // churn lets one member leave and another join every 2 s until ctx ends, and has all of
 // them present then.
-func churn(ctx context.Context, t *testing.T, rng *rand.Rand, members []*member) {
+func churn(ctx context.Context, t *testing.T, rng *rand.Rand, members []*flow.Member) {
 	t.Helper()
-	var away *member
+	var away *flow.Member
 	for tick := time.NewTicker(2 * time.Second); ; {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			if away != nil {
-				away.join(t)
+				away.Join(t)
 			}
 			return
 		}
 		next := members[rng.IntN(len(members))]
 		if next == away {
-			away.join(t)
+			away.Join(t)
 			away = nil
 			continue
 		}
-		next.leave()
+		next.Leave()
 		if away != nil {
-			away.join(t)
+			away.Join(t)
 		}
 		away = next
 	}
@@ -173,22 +92,22 @@ func TestNothingIsLostWhileAGroupRebalances(t *testing.T) {
 	b := sharedBroker(t)
 	length, seed := longRun(t, 20*time.Second)
 	const size, perSecond = 5, 300
-	flow := newNumbered(newTopic(t, b.Bootstrap, "rebalance", 6, nil), 6, seed)
-	groups := bothProtocols(t, b.Bootstrap, flow.topic)
+	numbered := flow.New(newTopic(t, b.Bootstrap, "rebalance", 6, nil), 6, seed)
+	groups := bothProtocols(t, b.Bootstrap, numbered.Topic)
 	r := nodes.NewRealm(t)
-	want := nodes.Role{Consume: flow.topic, Groups: []string{groups[0].name, groups[1].name}}
+	want := nodes.Role{Consume: numbered.Topic, Groups: []string{groups[0].Name, groups[1].Name}}
 	var sidecars []*nodes.Sidecar
 	for range size {
 		sidecars = append(sidecars, nodes.StartSidecar(t, b.Bootstrap, r.Enroll(t, want), shortKeys))
 	}
-	writer := nodes.StartSidecar(t, b.Bootstrap, r.Enroll(t, nodes.Role{Produce: flow.topic}), shortKeys)
+	writer := nodes.StartSidecar(t, b.Bootstrap, r.Enroll(t, nodes.Role{Produce: numbered.Topic}), shortKeys)
 
-	all := map[*group][]*member{}
+	all := map[*flow.Group][]*flow.Member{}
 	for _, g := range groups {
 		for _, s := range sidecars {
-			m := &member{group: g, flow: flow, bootstrap: s.Addr}
-			m.join(t)
-			t.Cleanup(m.leave)
+			m := &flow.Member{Group: g, Flow: numbered, Bootstrap: s.Addr}
+			m.Join(t)
+			t.Cleanup(m.Leave)
 			all[g] = append(all[g], m)
 		}
 	}
@@ -198,25 +117,25 @@ func TestNothingIsLostWhileAGroupRebalances(t *testing.T) {
 	for i, g := range groups {
 		wg.Go(func() { churn(ctx, t, rand.New(rand.NewPCG(seed, uint64(i))), all[g]) })
 	}
-	if err := flow.produce(ctx, writer.Addr, perSecond); err != nil {
+	if err := numbered.Produce(ctx, writer.Addr, perSecond); err != nil {
 		t.Fatalf("producing: %v", err)
 	}
 	wg.Wait()
 	for _, g := range groups {
-		flow.await(t, g.name)
+		numbered.Await(t, g.Name)
 	}
 	for _, g := range groups {
-		leaveAll(all[g])
-		t.Logf("group %s: partitions were assigned %d times", g.name, g.assigned.Load())
+		flow.LeaveAll(all[g])
+		t.Logf("group %s: partitions were assigned %d times", g.Name, g.Assigned.Load())
 		// Each churn is at least one rebalance, and each rebalance gives somebody something.
-		if least := int64(length / (2 * time.Second)); g.assigned.Load() < least {
-			t.Errorf("group %s: partitions were assigned %d times, want at least %d: too few to prove anything", g.name, g.assigned.Load(), least)
+		if least := int64(length / (2 * time.Second)); g.Assigned.Load() < least {
+			t.Errorf("group %s: partitions were assigned %d times, want at least %d: too few to prove anything", g.Name, g.Assigned.Load(), least)
 		}
 	}
-	repeated := flow.check(t, groups[0].name, groups[1].name)
+	repeated := numbered.Check(t, groups[0].Name, groups[1].Name)
 
 	epochs := strings.Count(writer.Output(), `msg="epoch begun"`)
-	t.Logf("%d records under %d epochs, %d deliveries repeated", flow.produced, epochs, repeated)
+	t.Logf("%d records under %d epochs, %d deliveries repeated", numbered.Produced, epochs, repeated)
 	if epochs < int(length/(5*time.Second)) {
 		t.Errorf("%d epochs: too few to prove anything", epochs)
 	}
@@ -230,7 +149,7 @@ func TestNothingIsLostWhileAGroupRebalances(t *testing.T) {
 			t.Errorf("sidecar %s refused a batch; its log:\n%s", s.Addr, lines(s.Output(), "cannot be opened"))
 		}
 	}
-	expectErased(t, sidecars[0], flow.topic)
+	expectErased(t, sidecars[0], numbered.Topic)
 }
 
 // expectErased reads a topic from its start behind a sidecar that has erased its first keys.

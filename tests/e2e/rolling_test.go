@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"slices"
 	"strings"
@@ -15,6 +14,8 @@ import (
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
 
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/broker"
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/flow"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/nodes"
 )
 
@@ -57,59 +58,46 @@ func (h *host) stop(t *testing.T, crash bool) {
 // log is what all sidecars of the host logged.
 func (h *host) log() string { return strings.Join(append(slices.Clone(h.logs), h.Output()), "\n") }
 
-// stableAddress is one that nobody listens on, and outside the range from which Linux takes
-// the ports of outgoing connections, so that it is still free after a restart. The sidecar
-// takes the port behind it for the broker.
+// stableAddress is one that is still free after a restart. The sidecar takes the port behind it
+// for the broker.
 func stableAddress(t *testing.T) string {
 	t.Helper()
-	for range 100 {
-		port := 20_000 + 2*rand.IntN(5_000)
-		free := true
-		for p := port; p <= port+2; p++ {
-			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", p))
-			if err != nil {
-				free = false
-				break
-			}
-			l.Close()
-		}
-		if free {
-			return fmt.Sprintf("127.0.0.1:%d", port)
-		}
+	port, err := broker.StablePort(3)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no free port from 20000 to 30000")
-	return ""
+	return fmt.Sprintf("127.0.0.1:%d", port)
 }
 
 // A fleet is five hosts with a member of two groups each, and a producer's host.
 type fleet struct {
 	realm   nodes.Realm
-	flow    *numbered
-	groups  []*group
+	flow    *flow.Flow
+	groups  []*flow.Group
 	want    nodes.Role // of every consumer
 	hosts   []*host
 	writer  *host
-	members []*member
+	members []*flow.Member
 	rng     *rand.Rand
 }
 
 func startFleet(t *testing.T, prefix string, want nodes.Role, seed uint64) *fleet {
 	t.Helper()
 	b := sharedBroker(t)
-	f := &fleet{rng: rand.New(rand.NewPCG(seed, 0)), flow: newNumbered(newTopic(t, b.Bootstrap, prefix, 6, nil), 6, seed)}
-	f.groups = bothProtocols(t, b.Bootstrap, f.flow.topic)
+	f := &fleet{rng: rand.New(rand.NewPCG(seed, 0)), flow: flow.New(newTopic(t, b.Bootstrap, prefix, 6, nil), 6, seed)}
+	f.groups = bothProtocols(t, b.Bootstrap, f.flow.Topic)
 	f.want = want
-	f.want.Consume, f.want.Groups = f.flow.topic, []string{f.groups[0].name, f.groups[1].name}
+	f.want.Consume, f.want.Groups = f.flow.Topic, []string{f.groups[0].Name, f.groups[1].Name}
 	f.realm = nodes.NewRealm(t)
 	for range 5 {
 		f.hosts = append(f.hosts, startHost(t, b.Bootstrap, f.realm.Enroll(t, f.want), shortKeys))
 	}
-	f.writer = startHost(t, b.Bootstrap, f.realm.Enroll(t, nodes.Role{Produce: f.flow.topic}), shortKeys)
+	f.writer = startHost(t, b.Bootstrap, f.realm.Enroll(t, nodes.Role{Produce: f.flow.Topic}), shortKeys)
 	for _, g := range f.groups {
 		for _, h := range f.hosts {
-			m := &member{group: g, flow: f.flow, bootstrap: h.Addr}
+			m := &flow.Member{Group: g, Flow: f.flow, Bootstrap: h.Addr}
 			f.members = append(f.members, m)
-			t.Cleanup(m.leave)
+			t.Cleanup(m.Leave)
 		}
 	}
 	return f
@@ -118,7 +106,7 @@ func startFleet(t *testing.T, prefix string, want nodes.Role, seed uint64) *flee
 func (f *fleet) joinAll(t *testing.T) {
 	t.Helper()
 	for _, m := range f.members {
-		m.join(t)
+		m.Join(t)
 	}
 }
 
@@ -126,12 +114,12 @@ func (f *fleet) joinAll(t *testing.T) {
 func (f *fleet) finish(t *testing.T) {
 	t.Helper()
 	for _, g := range f.groups {
-		f.flow.await(t, g.name)
+		f.flow.Await(t, g.Name)
 	}
-	leaveAll(f.members)
-	repeated := f.flow.check(t, f.groups[0].name, f.groups[1].name)
+	flow.LeaveAll(f.members)
+	repeated := f.flow.Check(t, f.groups[0].Name, f.groups[1].Name)
 	epochs := strings.Count(f.writer.log(), `msg="epoch begun"`)
-	t.Logf("%d records under %d epochs, %d deliveries repeated", f.flow.produced, epochs, repeated)
+	t.Logf("%d records under %d epochs, %d deliveries repeated", f.flow.Produced, epochs, repeated)
 	for _, h := range f.hosts {
 		if log := h.log(); strings.Contains(log, `msg="batch cannot be opened"`) {
 			t.Errorf("sidecar %s refused a batch; its log:\n%s", h.Addr, lines(log, "cannot be opened"))
@@ -156,10 +144,10 @@ func TestSidecarsRestartOneAfterTheOtherOnTheirDisks(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	produced := make(chan error, 1)
-	go func() { produced <- f.flow.produce(ctx, f.writer.Addr, 200) }()
+	go func() { produced <- f.flow.Produce(ctx, f.writer.Addr, 200) }()
 	for begun, once := time.Now(), true; once || time.Since(begun) < length; once = false {
 		time.Sleep(2 * time.Second) // some records are read and committed
-		leaveAll(f.members)
+		flow.LeaveAll(f.members)
 		away := time.Now()
 		restartAll()
 		// Erased would by now be what was sealed as the groups left, had they read it.
@@ -175,7 +163,7 @@ func TestSidecarsRestartOneAfterTheOtherOnTheirDisks(t *testing.T) {
 	for _, h := range f.hosts {
 		nodes.Poll(t, time.Minute, "erased keys at "+h.Addr, func() bool { return strings.Count(h.log(), `msg="root erased"`) > 2 })
 	}
-	expectErased(t, f.hosts[0].Sidecar, f.flow.topic)
+	expectErased(t, f.hosts[0].Sidecar, f.flow.Topic)
 }
 
 // replace starts a consumer's sidecar, which was stopped, without its disk: another node, in
@@ -201,10 +189,10 @@ func TestSidecarsRestartOneAfterTheOtherWithoutTheirDisks(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	produced := make(chan error, 1)
-	go func() { produced <- f.flow.produce(ctx, f.writer.Addr, 200) }()
+	go func() { produced <- f.flow.Produce(ctx, f.writer.Addr, 200) }()
 	for begun, once := time.Now(), true; once || time.Since(begun) < length; once = false {
 		time.Sleep(2 * time.Second)
-		leaveAll(f.members)
+		flow.LeaveAll(f.members)
 		time.Sleep(8 * time.Second) // epochs that no later member is a recipient of
 		order := f.rng.Perm(len(f.hosts))
 		for n, i := range order {
@@ -231,7 +219,7 @@ func TestSidecarsRestartOneAfterTheOtherWithoutTheirDisks(t *testing.T) {
 
 	left, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
-	if err := f.flow.produce(left, f.writer.Addr, 200); err != nil {
+	if err := f.flow.Produce(left, f.writer.Addr, 200); err != nil {
 		t.Fatalf("producing: %v", err)
 	}
 	for _, h := range f.hosts {
@@ -240,6 +228,6 @@ func TestSidecarsRestartOneAfterTheOtherWithoutTheirDisks(t *testing.T) {
 	for _, h := range f.hosts {
 		f.replace(t, h)
 	}
-	expectUnreadable(t, f.hosts[0].Sidecar, f.flow.topic, []string{abi.StatusUnreadable.String(), "keep two of them up"},
-		append(f.groups[0].opts, kgo.ConsumerGroup(f.groups[0].name))...)
+	expectUnreadable(t, f.hosts[0].Sidecar, f.flow.Topic, []string{abi.StatusUnreadable.String(), "keep two of them up"},
+		append(f.groups[0].Opts, kgo.ConsumerGroup(f.groups[0].Name))...)
 }

@@ -16,8 +16,8 @@ type Agent struct {
 	*process.Process
 	KeyFile string // the pairing key
 	Listen  string // unix:/path or HOST:PORT
+	Config  string // the configuration file
 
-	config string
 	killed bool
 	log    string // of those before this one
 }
@@ -30,7 +30,7 @@ func NewAgent(t testing.TB, bootstrap, state, listen string, more Settings) *Age
 	MustRun(t, "agent", "pair", "--out", a.KeyFile)
 	all := Settings{"agent": map[string]string{"listen": listen, "pairing_key_file": a.KeyFile}}
 	maps.Copy(all, more)
-	a.config = writeConfiguration(t, bootstrap, state, all)
+	a.Config = writeConfiguration(t, bootstrap, state, all)
 	a.Start(t)
 	t.Cleanup(func() {
 		if code := a.Stop(15 * time.Second); code != 0 && !a.killed {
@@ -47,7 +47,7 @@ func (a *Agent) Start(t testing.TB) {
 	if a.Process != nil {
 		a.log += a.Output()
 	}
-	p, err := process.Start(process.Spec{Name: "agent", Args: []string{Program(t), "agent", "--config", a.config}})
+	p, err := process.Start(process.Spec{Name: "agent", Args: []string{Program(t), "agent", "--config", a.Config}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,7 @@
-package e2e
+// Package flow is records that carry their number, the book of where each was stored and which
+// groups have read it, and members of these groups: what shows that nothing is lost, doubled or
+// changed while something else goes on.
+package flow
 
 import (
 	"bytes"
@@ -15,10 +18,10 @@ import (
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/nodes"
 )
 
-// A numbered flow is one topic of records that carry their number, and the book of where
-// each was stored and which groups have read it.
-type numbered struct {
-	topic      string
+// A Flow is one topic of records that carry their number, and the book of where each was stored
+// and which groups have read it.
+type Flow struct {
+	Topic      string
 	partitions int32
 	seed       uint64
 
@@ -26,7 +29,7 @@ type numbered struct {
 	stored   map[place]uint64         // by where the broker put it, the record's number
 	read     map[string]map[place]int // by group, how often each was delivered
 	trouble  []string
-	produced uint64
+	Produced uint64 // records sent; read it when Produce has returned
 }
 
 // A place is a partition and an offset of the flow's topic.
@@ -35,12 +38,13 @@ type place struct {
 	offset    int64
 }
 
-func newNumbered(topic string, partitions int32, seed uint64) *numbered {
-	return &numbered{topic: topic, partitions: partitions, seed: seed, stored: map[place]uint64{}, read: map[string]map[place]int{}}
+// New begins a flow over so many partitions of a topic. What its records carry comes from seed.
+func New(topic string, partitions int32, seed uint64) *Flow {
+	return &Flow{Topic: topic, partitions: partitions, seed: seed, stored: map[place]uint64{}, read: map[string]map[place]int{}}
 }
 
 // value is what record n carries: its number, and up to 2 KB that follow from it.
-func (f *numbered) value(n uint64) []byte {
+func (f *Flow) value(n uint64) []byte {
 	rng := rand.New(rand.NewPCG(f.seed, n))
 	b := binary.BigEndian.AppendUint64(nil, n)
 	for range rng.IntN(256) {
@@ -49,7 +53,8 @@ func (f *numbered) value(n uint64) []byte {
 	return b
 }
 
-func (f *numbered) fail(format string, args ...any) {
+// Fail books trouble, which Check tells.
+func (f *Flow) Fail(format string, args ...any) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.trouble) < 20 {
@@ -57,12 +62,12 @@ func (f *numbered) fail(format string, args ...any) {
 	}
 }
 
-// produce sends perSecond records a second, over all partitions in turn, until ctx ends, and
+// Produce sends perSecond records a second, over all partitions in turn, until ctx ends, and
 // returns when each was acknowledged. Nothing may be refused for good.
-func (f *numbered) produce(ctx context.Context, bootstrap string, perSecond int) error {
+func (f *Flow) Produce(ctx context.Context, bootstrap string, perSecond int) error {
 	cl, err := kgo.NewClient(
 		kgo.SeedBrokers(bootstrap),
-		kgo.DefaultProduceTopic(f.topic),
+		kgo.DefaultProduceTopic(f.Topic),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProducerLinger(20*time.Millisecond),
 		kgo.RetryBackoffFn(func(int) time.Duration { return 100 * time.Millisecond }),
@@ -72,11 +77,11 @@ func (f *numbered) produce(ctx context.Context, bootstrap string, perSecond int)
 	}
 	defer cl.Close()
 	for tick := time.NewTicker(time.Second / time.Duration(perSecond)); ctx.Err() == nil; <-tick.C {
-		n := f.produced
-		f.produced++
+		n := f.Produced
+		f.Produced++
 		cl.Produce(context.Background(), &kgo.Record{Partition: int32(n % uint64(f.partitions)), Value: f.value(n)}, func(r *kgo.Record, err error) {
 			if err != nil {
-				f.fail("record %d is not acknowledged: %v", n, err)
+				f.Fail("record %d is not acknowledged: %v", n, err)
 				return
 			}
 			f.mu.Lock()
@@ -89,10 +94,10 @@ func (f *numbered) produce(ctx context.Context, bootstrap string, perSecond int)
 	return cl.Flush(flush)
 }
 
-// delivered books one record that a member of group got.
-func (f *numbered) delivered(group string, r *kgo.Record) {
+// Delivered books one record that a member of group got.
+func (f *Flow) Delivered(group string, r *kgo.Record) {
 	if len(r.Value) < 8 || !bytes.Equal(r.Value, f.value(binary.BigEndian.Uint64(r.Value))) {
-		f.fail("group %s, partition %d, offset %d: %d bytes that nobody sent", group, r.Partition, r.Offset, len(r.Value))
+		f.Fail("group %s, partition %d, offset %d: %d bytes that nobody sent", group, r.Partition, r.Offset, len(r.Value))
 		return
 	}
 	n, at := binary.BigEndian.Uint64(r.Value), place{r.Partition, r.Offset}
@@ -108,9 +113,9 @@ func (f *numbered) delivered(group string, r *kgo.Record) {
 	}
 }
 
-// await returns when group has been given every stored record, or something went wrong that
-// check will tell.
-func (f *numbered) await(t *testing.T, group string) {
+// Await returns when group has been given every stored record, or something went wrong that
+// Check will tell.
+func (f *Flow) Await(t testing.TB, group string) {
 	t.Helper()
 	nodes.Poll(t, time.Minute, "every record for group "+group, func() bool {
 		f.mu.Lock()
@@ -125,10 +130,10 @@ func (f *numbered) await(t *testing.T, group string) {
 	})
 }
 
-// check fails the test for what was booked as trouble, for a record that is stored twice or
+// Check fails the test for what was booked as trouble, for a record that is stored twice or
 // not at all, and for one that stands where nothing was acknowledged. It returns how many
 // deliveries were repeated, which is what a group that commits afterwards may do.
-func (f *numbered) check(t *testing.T, groups ...string) (repeated int) {
+func (f *Flow) Check(t testing.TB, groups ...string) (repeated int) {
 	t.Helper()
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -142,8 +147,8 @@ func (f *numbered) check(t *testing.T, groups ...string) (repeated int) {
 		}
 		seen[n] = true
 	}
-	if uint64(len(seen)) != f.produced {
-		t.Errorf("%d records are stored, %d were sent", len(seen), f.produced)
+	if uint64(len(seen)) != f.Produced {
+		t.Errorf("%d records are stored, %d were sent", len(seen), f.Produced)
 	}
 	for _, group := range groups {
 		lost := 0
