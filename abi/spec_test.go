@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
+	"github.com/wasm-e2ee/wasm-e2ee/abi/plugin"
 )
 
 // declared returns the constants of abi.go and status.go whose name starts with prefix, in
@@ -184,5 +185,45 @@ func TestSpecGivesEachBlockItsSize(t *testing.T) {
 func TestSpecStatesTheVersion(t *testing.T) {
 	if want := fmt.Sprintf("# The module's ABI, version %d\n", abi.Version); !strings.HasPrefix(spec(t), want) {
 		t.Errorf("SPEC.md does not start with %q", want)
+	}
+}
+
+func TestSpecListsEveryImport(t *testing.T) {
+	types := strings.NewReplacer("i", " i32", "I", " i64")
+	var want []string
+	for _, f := range plugin.Imports() {
+		want = append(want, fmt.Sprintf(`(import "%s" "%s" (func (param%s) (result i32)))`, plugin.ImportModule, f.Name, types.Replace(f.Params)))
+	}
+	if text := section(t, spec(t), "### 8.3"); !strings.Contains(text, "```wat\n"+strings.Join(want, "\n")+"\n```") {
+		t.Errorf("SPEC.md §8.3 does not list\n%s", strings.Join(want, "\n"))
+	}
+}
+
+// TestSpecListsEveryKeyOfThePlugin sets each field to what its type allows, and looks for the
+// keys that are written.
+func TestSpecListsEveryKeyOfThePlugin(t *testing.T) {
+	text := section(t, spec(t), "### 8.1")
+	full := plugin.Config{Brokers: plugin.Brokers{ByID: map[int32]string{1: "a"}, Host: "a", BasePort: 1},
+		Policy: plugin.Policy{Plain: []string{"a"}, OnUnreadable: "stop"}, ProduceWaitMs: 1, MaxFrameBytes: 1, MaxMemoryBytes: 1}
+	b, err := full.Append(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := regexp.MustCompile(`"([a-z_]+)":`).FindAllStringSubmatch(string(b), -1)
+	for _, m := range keys {
+		if !regexp.MustCompile("`(\\w+\\.)?" + m[1] + "[`.]").MatchString(text) {
+			t.Errorf("SPEC.md §8.1 does not list %s", m[1])
+		}
+	}
+	if len(keys) != 12 {
+		t.Errorf("%d keys are written", len(keys))
+	}
+	for _, n := range []int64{plugin.DefaultProduceWait.Milliseconds(), plugin.DefaultMaxFrameBytes, plugin.DefaultMaxMemoryBytes} {
+		if !strings.Contains(text, fmt.Sprintf("| %d |", n)) {
+			t.Errorf("SPEC.md §8.1 does not have the default %d", n)
+		}
+	}
+	if !strings.Contains(text, "`"+plugin.KeyVariable+"`") {
+		t.Error("SPEC.md §8.1 does not name the environment variable")
 	}
 }

@@ -175,7 +175,7 @@ func (in *instance) run(ctx context.Context, op operation, key *installer, topic
 }
 
 // broken returns an error where a status says that the instance is in an unknown state: it
-// is StatusInternal, or none that a module may return (SPEC.md §8).
+// is StatusInternal, or none that a module may return (SPEC.md §9).
 func broken(fn string, s abi.Status) error {
 	switch {
 	case s <= abi.StatusNeedSpace, s >= abi.StatusMalformed && s < abi.StatusInternal, s >= abi.StatusUnavailable && s <= maxStatus:

@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	"github.com/tetratelabs/wazero/api"
-	
+
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
 	"github.com/wasm-e2ee/wasm-e2ee/abi/plugin"
 	"github.com/wasm-e2ee/wasm-e2ee/host/engine/env"
