@@ -71,6 +71,7 @@ type Worker struct {
 	keys   *Keys
 	topics topics
 	stats  Stats
+	memory int // bytes that streams hold
 }
 
 // NewWorker returns a worker that seals and opens through f, and asks keys for what f lacks. Of

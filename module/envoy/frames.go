@@ -22,20 +22,22 @@ type frames struct {
 }
 
 // feed takes bytes over, in the order in which they came. What next returned last is valid
-// until it was taken; afterwards its memory may be used again. It fails where more waits than
-// two frames of the largest size.
-func (f *frames) feed(b []byte) error {
-	if len(f.buf)-f.start+len(b) > 2*f.max {
+// until it was taken; afterwards its memory is used again, unless it is pinned. It fails where
+// more waits than two frames of the largest size.
+func (f *frames) feed(b []byte, pinned bool) error {
+	need := len(f.buf) - f.start + len(b)
+	if need > 2*f.max {
 		return fmt.Errorf("more than %d bytes wait: %w", 2*f.max, kafka.ErrFrame)
 	}
+	large := cap(f.buf) > keptMemory && need < cap(f.buf)/4 // for what it holds
 	switch {
-	case f.start == len(f.buf) && cap(f.buf) > keptMemory:
+	case f.start == 0 && !large:
+	case f.start == len(f.buf) && large:
 		f.buf, f.start = nil, 0
-	case f.start == len(f.buf):
-		f.buf, f.start = f.buf[:0], 0
-	case f.start > 0:
-		// What a caller still holds of the frame at start stays as it is.
-		f.buf, f.start = append(make([]byte, 0, len(f.buf)-f.start+len(b)), f.buf[f.start:]...), 0
+	case pinned || large:
+		f.buf, f.start = append(make([]byte, 0, need), f.buf[f.start:]...), 0
+	default:
+		f.buf, f.start = f.buf[:copy(f.buf, f.buf[f.start:])], 0
 	}
 	f.buf = append(f.buf, b...)
 	return nil

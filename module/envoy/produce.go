@@ -17,6 +17,7 @@ type producing struct {
 	r       *kafka.ProduceRequest
 	work    []sealing
 	refused []refusedPartition
+	size    int // bytes that it holds: the frame, and what was sealed
 }
 
 // A sealing is one partition of a Produce request that carries records.
@@ -68,6 +69,7 @@ func (s *Stream) produce(frame []byte, h kafka.RequestHeader, now uint64) (done 
 			}
 		}
 	}
+	p.size = len(frame) + sealingSize*len(p.work)
 	s.waiting = p
 	return s.produceOn(now)
 }
@@ -96,7 +98,7 @@ func (s *Stream) produceOn(now uint64) (done bool, err error) {
 	if p.removeRefused(); len(p.r.Topics) == 0 && len(p.refused) > 0 {
 		answer := &kafka.ProduceResponse{Version: p.h.Version}
 		addRefused(answer, p.refused)
-		s.answer(p.h, answer)
+		s.answer(p.h, answer, refusedSize*len(p.refused))
 		return true, nil
 	}
 	write := func(b []byte) []byte { return p.r.Append(append(b, p.header...)) }
@@ -104,7 +106,7 @@ func (s *Stream) produceOn(now uint64) (done bool, err error) {
 		s.toBroker = appendFrame(s.toBroker, write)
 		return true, nil
 	}
-	s.forward(exchange{key: p.h.Key, version: p.h.Version, correlationID: p.h.CorrelationID, refused: p.refused}, write)
+	s.forward(exchange{key: p.h.Key, version: p.h.Version, correlationID: p.h.CorrelationID, refused: p.refused, size: refusedSize * len(p.refused)}, write)
 	return true, nil
 }
 
@@ -125,6 +127,7 @@ func (s *Stream) sealOne(p *producing, q *sealing, now uint64) error {
 	q.done = true
 	if status == abi.StatusOK {
 		q.partition.Records = sealed
+		p.size += cap(sealed)
 		s.w.stats.Sealed++
 		return nil
 	}

@@ -22,6 +22,7 @@ type Stream struct {
 	toBroker   []byte
 	toClient   []byte
 	unknownAt  uint64 // when the client was last told that a topic id is unknown
+	held       int    // bytes, as the worker counts them
 	err        error
 }
 
@@ -31,6 +32,7 @@ type exchange struct {
 	correlationID int32
 	local         appender           // the answer, where the broker's is not the client's
 	refused       []refusedPartition // of a Produce whose other partitions were forwarded
+	size          int                // bytes of local and refused, about
 }
 
 // An appender is a response body.
@@ -46,7 +48,10 @@ func (s *Stream) FromClient(b []byte, now uint64) error {
 	if s.err != nil {
 		return s.err
 	}
-	if err := s.fromClient.feed(b); err != nil {
+	if err := s.w.room(len(b)); err != nil {
+		return s.fail(&Violation{"client", "a frame", 0, err})
+	}
+	if err := s.fromClient.feed(b, s.waiting != nil); err != nil {
 		return s.fail(&Violation{"client", "a frame", 0, err})
 	}
 	return s.Resume(now)
@@ -72,7 +77,7 @@ func (s *Stream) Resume(now uint64) error {
 		}
 		s.fromClient.take(frame)
 	}
-	return s.err
+	return s.account("client")
 }
 
 // FromBroker takes bytes that the broker sent. What they answer can be taken with ToClient
@@ -81,7 +86,10 @@ func (s *Stream) FromBroker(b []byte, now uint64) error {
 	if s.err != nil {
 		return s.err
 	}
-	if err := s.fromBroker.feed(b); err != nil {
+	if err := s.w.room(len(b)); err != nil {
+		return s.fail(&Violation{"broker", "a frame", 0, err})
+	}
+	if err := s.fromBroker.feed(b, false); err != nil {
 		return s.fail(&Violation{"broker", "a frame", 0, err})
 	}
 	for {
@@ -90,7 +98,7 @@ func (s *Stream) FromBroker(b []byte, now uint64) error {
 			return s.fail(&Violation{"broker", "a frame", 0, err})
 		}
 		if frame == nil {
-			return nil
+			return s.account("broker")
 		}
 		if len(s.pending) == 0 {
 			return s.fail(&Violation{"broker", "a response", 0, errors.New("nothing was asked")})
@@ -109,6 +117,7 @@ func (s *Stream) FromBroker(b []byte, now uint64) error {
 
 // fail ends the stream. Nothing that was not taken yet leaves it.
 func (s *Stream) fail(err error) error {
+	s.release()
 	*s = Stream{w: s.w, err: err}
 	return err
 }
@@ -117,6 +126,7 @@ func (s *Stream) fail(err error) error {
 func (s *Stream) ToBroker() []byte {
 	b := s.toBroker
 	s.toBroker = nil
+	s.recount()
 	return b
 }
 
@@ -124,6 +134,7 @@ func (s *Stream) ToBroker() []byte {
 func (s *Stream) ToClient() []byte {
 	b := s.toClient
 	s.toClient = nil
+	s.recount()
 	return b
 }
 
@@ -186,9 +197,10 @@ func (s *Stream) forward(x exchange, write func(b []byte) []byte) {
 
 // answer sees to it that the client receives a response that the broker does not know of, in
 // its place in the order of answers. A client can be written to only when its broker has said
-// something, so the broker is asked for what it tells anyone, and its answer is replaced.
-func (s *Stream) answer(h kafka.RequestHeader, body appender) {
-	s.forward(exchange{key: h.Key, version: h.Version, correlationID: h.CorrelationID, local: body}, func(b []byte) []byte {
+// something, so the broker is asked for what it tells anyone, and its answer is replaced. Until
+// then body takes about size bytes.
+func (s *Stream) answer(h kafka.RequestHeader, body appender, size int) {
+	s.forward(exchange{key: h.Key, version: h.Version, correlationID: h.CorrelationID, local: body, size: size}, func(b []byte) []byte {
 		b = binary.BigEndian.AppendUint16(b, kafka.KeyApiVersions)
 		b = binary.BigEndian.AppendUint16(b, 0)
 		b = binary.BigEndian.AppendUint32(b, uint32(h.CorrelationID))

@@ -27,7 +27,7 @@ func TestFramesComeTogetherHoweverTheyAreCut(t *testing.T) {
 		for rest := stream; len(rest) > 0; {
 			n := min(step, len(rest))
 			for at := 0; at < n; at += 500 {
-				if err := f.feed(rest[at:min(n, at+500)]); err != nil {
+				if err := f.feed(rest[at:min(n, at+500)], false); err != nil {
 					t.Fatal(err)
 				}
 				for {
@@ -58,12 +58,12 @@ func TestFramesComeTogetherHoweverTheyAreCut(t *testing.T) {
 func TestAFrameThatIsHeldStaysAsItIsWhileMoreArrives(t *testing.T) {
 	f := frames{max: 1 << 10}
 	first := appendFrame(nil, func(b []byte) []byte { return append(b, "first"...) })
-	f.feed(append(bytes.Clone(first), appendFrame(nil, func(b []byte) []byte { return append(b, "held"...) })...))
+	f.feed(append(bytes.Clone(first), appendFrame(nil, func(b []byte) []byte { return append(b, "held"...) })...), false)
 	frame, _ := f.next()
 	f.take(frame)
 	held, _ := f.next()
 	for range 100 {
-		if err := f.feed([]byte("\x00\x00\x00\x01x")); err != nil {
+		if err := f.feed([]byte("\x00\x00\x00\x01x"), true); err != nil {
 			t.Fatal(err)
 		}
 	}
