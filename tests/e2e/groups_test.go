@@ -4,11 +4,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/clients"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/deps"
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/flow"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/records"
 )
 
@@ -68,29 +67,5 @@ func TestShareGroups(t *testing.T) {
 // fromTheStart has a share group, which begins at the end otherwise, begin at the start.
 func fromTheStart(t *testing.T, bootstrap, group string) {
 	t.Helper()
-	configureGroup(t, bootstrap, group, "share.auto.offset.reset", "earliest")
-}
-
-// configureGroup sets one of the configurations that the broker keeps for a group.
-func configureGroup(t *testing.T, bootstrap, group, name, value string) {
-	t.Helper()
-	cl, err := kgo.NewClient(kgo.SeedBrokers(bootstrap))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer cl.Close()
-	set := kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
-	set.Name, set.Value = name, &value
-	of := kmsg.NewIncrementalAlterConfigsRequestResource()
-	of.ResourceType, of.ResourceName = kmsg.ConfigResourceTypeGroupConfig, group
-	of.Configs = append(of.Configs, set)
-	req := kmsg.NewPtrIncrementalAlterConfigsRequest()
-	req.Resources = append(req.Resources, of)
-	resp, err := req.RequestWith(t.Context(), cl)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if code := resp.Resources[0].ErrorCode; code != 0 {
-		t.Fatalf("group %s: %s=%s: error %d", group, name, value, code)
-	}
+	flow.ConfigureGroup(t, bootstrap, group, "share.auto.offset.reset", "earliest")
 }

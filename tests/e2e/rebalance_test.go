@@ -47,16 +47,6 @@ func longRun(t *testing.T, short time.Duration) (time.Duration, uint64) {
 	return length, seed
 }
 
-// bothProtocols returns a group of the classic protocol and one of KIP-848, whose members
-// hear of a rebalance within half a second.
-func bothProtocols(t *testing.T, bootstrap, prefix string) []*flow.Group {
-	t.Helper()
-	modern := &flow.Group{Name: prefix + "-kip848", Opts: []kgo.Opt{kgo.ServerSideBalancer(), kgo.Balancers(kgo.StickyBalancer())}}
-	configureGroup(t, bootstrap, modern.Name, "consumer.heartbeat.interval.ms", "500")
-	classic := &flow.Group{Name: prefix + "-classic", Opts: []kgo.Opt{kgo.HeartbeatInterval(500 * time.Millisecond), kgo.SessionTimeout(20 * time.Second)}}
-	return []*flow.Group{classic, modern}
-}
-
 // churn lets one member leave and another join every 2 s until ctx ends, and has all of
 // them present then.
 func churn(ctx context.Context, t *testing.T, rng *rand.Rand, members []*flow.Member) {
@@ -93,7 +83,7 @@ func TestNothingIsLostWhileAGroupRebalances(t *testing.T) {
 	length, seed := longRun(t, 20*time.Second)
 	const size, perSecond = 5, 300
 	numbered := flow.New(newTopic(t, b.Bootstrap, "rebalance", 6, nil), 6, seed)
-	groups := bothProtocols(t, b.Bootstrap, numbered.Topic)
+	groups := flow.BothProtocols(t, b.Bootstrap, numbered.Topic)
 	r := nodes.NewRealm(t)
 	want := nodes.Role{Consume: numbered.Topic, Groups: []string{groups[0].Name, groups[1].Name}}
 	var sidecars []*nodes.Sidecar

@@ -85,7 +85,7 @@ func startFleet(t *testing.T, prefix string, want nodes.Role, seed uint64) *flee
 	t.Helper()
 	b := sharedBroker(t)
 	f := &fleet{rng: rand.New(rand.NewPCG(seed, 0)), flow: flow.New(newTopic(t, b.Bootstrap, prefix, 6, nil), 6, seed)}
-	f.groups = bothProtocols(t, b.Bootstrap, f.flow.Topic)
+	f.groups = flow.BothProtocols(t, b.Bootstrap, f.flow.Topic)
 	f.want = want
 	f.want.Consume, f.want.Groups = f.flow.Topic, []string{f.groups[0].Name, f.groups[1].Name}
 	f.realm = nodes.NewRealm(t)

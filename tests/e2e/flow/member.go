@@ -4,19 +4,11 @@ import (
 	"context"
 	"errors"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 )
-
-// A Group is a consumer group of one of Kafka's two protocols.
-type Group struct {
-	Name     string
-	Opts     []kgo.Opt
-	Assigned atomic.Int64 // how often a member got partitions
-}
 
 // A Member is one application of a group behind a sidecar. It commits what it has been given
 // after each poll.
