@@ -37,6 +37,12 @@ const (
 	EventChannelUp                         // it works, for the first time or again
 )
 
+// What a proxy answers in the place of an agent that it does not reach, or not in time.
+const (
+	httpUnavailable = 503
+	httpTimeout     = 504
+)
+
 // maxEventName bounds in bytes what an event keeps of a name that clients choose.
 const maxEventName = 512
 
@@ -88,7 +94,7 @@ func (e Event) text() string {
 		return "the proxy's shared data cannot be written; nothing is opened meanwhile"
 	case EventChannel:
 		switch e.HTTP {
-		case 0:
+		case 0, httpUnavailable, httpTimeout:
 			return "key channel: the agent cannot be reached"
 		case 200:
 			return "key channel: the agent's answer does not verify"
@@ -126,7 +132,7 @@ func (e Event) Hint() string {
 		return "see that the proxy's configuration lets the module use shared data"
 	case EventChannel:
 		switch e.HTTP {
-		case 0:
+		case 0, httpUnavailable, httpTimeout:
 			return "see that wasm-e2ee agent runs, and that the configuration's agent_cluster leads to its agent.listen"
 		case 200:
 			return "see that agent_cluster leads to wasm-e2ee agent and to nothing else"

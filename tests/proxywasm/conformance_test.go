@@ -27,8 +27,10 @@ func values(prefix string, n int) []string {
 func count(p *Proxy, name string) uint64 { return p.Metrics()["wasm_e2ee_"+name] }
 
 func TestClientsAreEncryptedEndToEnd(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ workers, brokers, records int }{{1, 1, 2000}, {2, 3, 2000}} {
 		t.Run(fmt.Sprintf("%d workers %d brokers", c.workers, c.brokers), func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t, c.brokers, "orders")
 			consumer := w.proxy(w.office(consuming).start(), c.workers, nil)
 			producer := w.proxy(w.office(producing).start(), c.workers, nil)
@@ -55,6 +57,7 @@ func TestClientsAreEncryptedEndToEnd(t *testing.T) {
 
 // TestAProxyAndASidecarUnderstandEachOther has one at each end, both ways.
 func TestAProxyAndASidecarUnderstandEachOther(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 1, "orders")
 	start := func(file *config.File) string {
 		s, err := sidecar.Start(t.Context(), file, slog.New(slog.DiscardHandler))

@@ -123,6 +123,7 @@ func eventually(t *testing.T, what string, f func() bool) {
 }
 
 func TestAStreamIsToldWhatEnvoyTells(t *testing.T) {
+	t.Parallel()
 	p := run(t, Options{Configuration: []byte("good"), Environment: map[string]string{"GUEST": "env"}})
 	if got := p.Logged("configure good with env"); got != 3 {
 		t.Errorf("configured %d times: canary, main thread and worker are 3", got)
@@ -145,6 +146,7 @@ func TestAStreamIsToldWhatEnvoyTells(t *testing.T) {
 }
 
 func TestBuffersAreEditedAsInEnvoy(t *testing.T) {
+	t.Parallel()
 	c := dial(t, run(t, Options{Configuration: []byte("x")}))
 	c.says("edit", "<edit")
 	if got, _ := c.lines.ReadString('\n'); got != ">002\n" {
@@ -158,6 +160,7 @@ func TestBuffersAreEditedAsInEnvoy(t *testing.T) {
 }
 
 func TestAStreamWaitsForTicksAndAnswers(t *testing.T) {
+	t.Parallel()
 	agent := http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		if r.URL.Path == "/slow" {
@@ -183,6 +186,7 @@ func TestAStreamWaitsForTicksAndAnswers(t *testing.T) {
 }
 
 func TestWhatTheHostKnows(t *testing.T) {
+	t.Parallel()
 	p := run(t, Options{Configuration: []byte("x"), Workers: 2, Name: "n", RootID: "r", VMID: "v", Clock: NewClock(time.Unix(7, 0)),
 		Environment: map[string]string{"GUEST": "ticks"}})
 	c, other := dial(t, p), dial(t, p)
@@ -209,6 +213,7 @@ func TestWhatTheHostKnows(t *testing.T) {
 }
 
 func TestATrapClosesItsWorkersStreamsAlone(t *testing.T) {
+	t.Parallel()
 	p := run(t, Options{Configuration: []byte("x"), Workers: 2, Reload: time.Millisecond})
 	a, b, same := dial(t, p), dial(t, p), dial(t, p)
 	a.says("up a", "A")
@@ -227,6 +232,7 @@ func TestATrapClosesItsWorkersStreamsAlone(t *testing.T) {
 }
 
 func TestAMachineIsNotMadeAnewTooOften(t *testing.T) {
+	t.Parallel()
 	p := run(t, Options{Configuration: []byte("x"), Reload: time.Hour})
 	p.Trap(0)
 	dial(t, p).gone()
@@ -236,6 +242,7 @@ func TestAMachineIsNotMadeAnewTooOften(t *testing.T) {
 }
 
 func TestTheFilterClosesAStream(t *testing.T) {
+	t.Parallel()
 	p := run(t, Options{Configuration: []byte("x")})
 	c := dial(t, p)
 	c.Write([]byte("close\n"))
@@ -246,6 +253,7 @@ func TestTheFilterClosesAStream(t *testing.T) {
 }
 
 func TestHeldUpstreamBytesComeWithMoreOfThem(t *testing.T) {
+	t.Parallel()
 	p := run(t, Options{Configuration: []byte("x")})
 	c := dial(t, p)
 	c.Write([]byte("(\n"))
@@ -259,6 +267,7 @@ func TestHeldUpstreamBytesComeWithMoreOfThem(t *testing.T) {
 // TestNothingIsReadBeyondTheLimit has the filter stop a stream without taking the bytes, and a
 // client that does not read: in both cases the proxy stops reading.
 func TestNothingIsReadBeyondTheLimit(t *testing.T) {
+	t.Parallel()
 	const limit = 128 << 10
 	p := run(t, Options{Configuration: []byte("x"), BufferLimit: limit})
 	stalled := dial(t, p)
@@ -283,6 +292,7 @@ func TestNothingIsReadBeyondTheLimit(t *testing.T) {
 }
 
 func TestADrainedProxyFinishesWhatItHas(t *testing.T) {
+	t.Parallel()
 	p := run(t, Options{Configuration: []byte("x")})
 	c := dial(t, p)
 	c.says("up a", "A")
@@ -294,6 +304,7 @@ func TestADrainedProxyFinishesWhatItHas(t *testing.T) {
 }
 
 func TestAPausedClientIsNotRead(t *testing.T) {
+	t.Parallel()
 	p := run(t, Options{Configuration: []byte("x")})
 	c := dial(t, p)
 	c.says("up a", "A") // the read after it is under way, and brings b
@@ -312,11 +323,13 @@ func TestAPausedClientIsNotRead(t *testing.T) {
 }
 
 func TestWithoutAnUpstreamTheClientIsClosed(t *testing.T) {
+	t.Parallel()
 	p := run(t, Options{Configuration: []byte("x"), Listeners: []Listener{{Address: "127.0.0.1:0", Upstream: "127.0.0.1:1"}}})
 	dial(t, p).gone()
 }
 
 func TestWhatEnvoyRefusesIsRefused(t *testing.T) {
+	t.Parallel()
 	module, err := guest()
 	if err != nil {
 		t.Fatal(err)
@@ -324,13 +337,32 @@ func TestWhatEnvoyRefusesIsRefused(t *testing.T) {
 	if _, err := Start(Options{Module: module, Configuration: []byte("refuse")}); err == nil || !strings.Contains(err.Error(), "proxy_on_configure\n[error] refused") {
 		t.Errorf("a refused configuration: %v", err)
 	}
-	for name, edit := range map[string][2]string{
-		"imports env.proxy_get_propertz":  {"proxy_get_property", "proxy_get_propertz"},
-		"imports wasi_snapshot_preview1.": {"fd_write", "fd_wrote"},
-		"proxy_abi_version":               {"proxy_abi_version_0_2_1", "proxy_abi_version_0_9_9"},
+	for want, imports := range map[string]string{
+		"imports env.proxy_get_propertz, which":                       "\x03env\x12proxy_get_propertz",
+		"imports wasi_snapshot_preview1.path_create_directory, which": "\x16wasi_snapshot_preview1\x15path_create_directory",
+		"imports env.proxy_log with another signature":                "\x03env\x09proxy_log",
+		"no proxy_abi_version_0_2_1":                                  "",
 	} {
-		if _, err := Start(Options{Module: bytes.ReplaceAll(module, []byte(edit[0]), []byte(edit[1])), Configuration: []byte("x")}); err == nil || !strings.Contains(err.Error(), name) {
-			t.Errorf("%s: %v", name, err)
+		abi := "proxy_abi_version_0_2_1"
+		if imports == "" {
+			abi = "proxy_abi_version_0_9_9"
+		}
+		if _, err := Start(Options{Module: smallModule(imports, abi)}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", want, err)
 		}
 	}
+}
+
+// smallModule is a module in the binary format that imports one function (i32) -> i32, or none,
+// and exports one that does nothing, under two names.
+func smallModule(imports, abi string) []byte {
+	section := func(id byte, content string) string { return string([]byte{id, byte(len(content))}) + content }
+	name := func(s string) string { return string([]byte{byte(len(s))}) + s }
+	module, own := "\x00asm\x01\x00\x00\x00"+section(1, "\x02\x60\x01\x7f\x01\x7f\x60\x00\x00"), "\x00"
+	if imports != "" {
+		module += section(2, "\x01"+imports+"\x00\x00")
+		own = "\x01"
+	}
+	module += section(3, "\x01\x00") + section(7, "\x02"+name(abi)+"\x00"+own+name("malloc")+"\x00"+own)
+	return []byte(module + section(10, "\x01\x04\x00\x41\x00\x0b"))
 }
