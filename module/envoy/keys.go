@@ -306,8 +306,8 @@ func (k *Keys) leaseAnswered(q *channel.Request, a *channel.Answer, now uint64) 
 	}
 	l.kid, l.size, l.useBy, l.since, l.refused = lease.Kid, 1<<(abi.TreeDepth-lease.Level), lease.UseBy, 0, 0
 	l.end = lease.Start + l.size
-	if l.used != 0 || now < l.missed+aheadAgain {
-		l.used = now
+	if now < l.missed+aheadAgain {
+		l.used = now // what waited for it is sealed next. An answer alone is no use
 	}
 	l.notBefore = now
 	if now+aheadTime > l.useBy {

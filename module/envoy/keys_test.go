@@ -131,6 +131,27 @@ func TestLeasesThatEndAtOnceAreNotAskedForInALoop(t *testing.T) {
 	}
 }
 
+// TestAnIdleTopicIsNotLeasedAgain has epochs so short that each lease is soon due for another: with
+// nobody who produces, epochs must end (PROTOCOL.md §2.7.4).
+func TestAnIdleTopicIsNotLeasedAgain(t *testing.T) {
+	w := newWorld(t, Config{})
+	given := byte(0)
+	give := func(q channel.Request) channel.Answer {
+		given++
+		l := leaseOf(q.Topic)
+		l.Kid, l.UseBy = abi.Kid{given}, w.now+3500
+		return channel.Answer{Body: l.Append(nil)}
+	}
+	w.keys.NeedLease("orders", w.now)
+	for range 600 {
+		w.exchange(give)
+		w.now += 50
+	}
+	if given == 0 || given > 2 {
+		t.Errorf("%d leases in 30 s", given)
+	}
+}
+
 func TestAClockThatGoesBackKeepsNoRoot(t *testing.T) {
 	w := newWorld(t, Config{})
 	w.keys.NeedRoot("orders", 0, testKid, w.now)
