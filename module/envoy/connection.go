@@ -2,6 +2,7 @@ package envoy
 
 import (
 	"errors"
+	"strings"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi/plugin"
 )
@@ -98,9 +99,17 @@ func (v *VM) OnUpstreamData(id uint32, end bool) plugin.Action {
 // OnClose is told that one side is gone: nothing of the connection can go on.
 func (v *VM) OnClose(id uint32) {
 	if c := v.connections[id]; c != nil {
-		c.dead, c.stream = true, nil
-		delete(v.waiting, id)
+		v.end(c)
 	}
+}
+
+// end forgets what a connection holds.
+func (v *VM) end(c *connection) {
+	delete(v.waiting, c.id)
+	if c.stream != nil {
+		c.stream.Close()
+	}
+	c.dead, c.stream = true, nil
 }
 
 // step runs a step of a connection that lives. Of any other nothing goes on.
@@ -165,17 +174,28 @@ func (v *VM) fail(c *connection, err error) {
 	violation := &Violation{From: faultModule, Err: err}
 	errors.As(err, &violation)
 	v.stats.closed[violation.From]++
-	if v.quiet.allow(violation.Error(), v.host.Now()) {
+	if v.quiet.allow(closing{violation.From, api(violation.API)}, v.host.Now()) {
 		v.log(plugin.LevelWarn, "connection closed", "from", violation.From, "api", violation.API, "version", violation.Version,
 			"reason", violation.Err, "client", string(v.host.Property("source", "address")))
 	}
 }
 
+// A closing is what the log limits repetitions of closed connections by: nothing of it is
+// anyone's to choose at length.
+type closing struct{ from, api string }
+
+// api is an API's name, with one name for all that Kafka does not have.
+func api(name string) string {
+	if strings.HasPrefix(name, "API ") {
+		return "API"
+	}
+	return name
+}
+
 // kill makes sure that nothing of a connection goes on any more. The connection is selected,
 // or the callback is about it.
 func (v *VM) kill(c *connection) {
-	c.dead, c.stream = true, nil
-	delete(v.waiting, c.id)
+	v.end(c)
 	v.empty()
 	v.host.Close()
 }

@@ -62,8 +62,8 @@ func (v *VM) OnTick(root uint32) {
 
 // OnDelete ends a context.
 func (v *VM) OnDelete(id uint32) {
+	v.OnClose(id) // of a host that did not say so
 	delete(v.connections, id)
-	delete(v.waiting, id)
 	root := v.roots[id]
 	delete(v.roots, id)
 	if v.plane == nil || len(v.roots) > 0 && !root {

@@ -234,7 +234,7 @@ func TestAViolationIsSaidOnceAndCounted(t *testing.T) {
 	p := configured(t)
 	for id := range uint32(3) {
 		p.connect(2 + id)
-		p.send(2+id, []byte("GET / HTTP/1.1\r\n\r\n"), false)
+		p.send(2+id, append([]byte{byte(64 + id), 0x77, byte(id)}, "GET / HTTP/1.1\r\n\r\n"...), false)
 		if !p.closed[2+id] || len(p.received[2+id]) != 0 {
 			t.Errorf("connection %d goes on, with %q", 2+id, p.received[2+id])
 		}
@@ -314,8 +314,8 @@ func TestAnEndedMachineHoldsNothing(t *testing.T) {
 			t.Errorf("%s stays at %d", name, got)
 		}
 	}
-	if len(p.vm.connections)+len(p.vm.waiting) != 0 {
-		t.Error("contexts stay")
+	if n := len(p.vm.connections) + len(p.vm.waiting) + p.vm.plane.worker.Memory(); n != 0 {
+		t.Errorf("contexts or %d bytes stay", n)
 	}
 }
 
