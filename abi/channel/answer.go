@@ -14,6 +14,7 @@ import (
 //	    ROOT    the Root block (SPEC.md §4.3), SECRET
 //	    RENEW   2b: n; n kids of 8b, which may be kept for RootLife from the call on
 //	    OPENED  empty
+//	    GROUPS  the group patterns of the node's Credential, as wire.ParsePatterns reads them
 type Answer struct {
 	Status abi.Status
 	Body   []byte

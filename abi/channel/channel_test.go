@@ -20,16 +20,18 @@ var (
 		{Op: OpRoot, Topic: "bills", Partition: 7, Kid: kid1},
 		{Op: OpRenew, Kids: []abi.Kid{kid1, kid2}},
 		{Op: OpOpened, Topic: "a", Kid: kid2, Leaf: 0x010203, Partition: 5, Offset: 1 << 40},
+		{Op: OpGroups},
 	}
 )
 
 // TestRequestsHaveTheLayoutOfTheText spells the bytes of PROTOCOL.md §2.12.
 func TestRequestsHaveTheLayoutOfTheText(t *testing.T) {
-	want := "0004" +
+	want := "0005" +
 		"01" + "0006" + hex.EncodeToString([]byte("orders")) +
 		"02" + "0005" + hex.EncodeToString([]byte("bills")) + "00000007" + "0102030405060708" +
 		"03" + "0002" + "0102030405060708" + "fffefdfcfbfaf9f8" +
-		"04" + "0001" + "61" + "fffefdfcfbfaf9f8" + "00010203" + "00000005" + "0000010000000000"
+		"04" + "0001" + "61" + "fffefdfcfbfaf9f8" + "00010203" + "00000005" + "0000010000000000" +
+		"05"
 	if got := hex.EncodeToString(AppendRequests(nil, all)); got != want {
 		t.Errorf("requests are\n%s, by the text\n%s", got, want)
 	}
@@ -102,7 +104,7 @@ func TestWhatMeansNothingIsRefused(t *testing.T) {
 		"no topic":             {Op: OpLease},
 		"a topic too long":     {Op: OpLease, Topic: strings.Repeat("t", abi.MaxTopicLen+1)},
 		"operation 0":          {Topic: "orders"},
-		"operation 5":          {Op: 5, Topic: "orders"},
+		"operation 6":          {Op: 6, Topic: "orders"},
 		"a negative partition": {Op: OpRoot, Topic: "orders", Partition: -1},
 		"a leaf out of a tree": {Op: OpOpened, Topic: "orders", Leaf: 1 << 24},
 		"a negative offset":    {Op: OpOpened, Topic: "orders", Offset: -1},
@@ -133,6 +135,7 @@ func TestWhatFitsHasAnAnswerThatFits(t *testing.T) {
 		{Request{Op: OpRoot, Topic: longest}, root.Append(nil)},
 		{Request{Op: OpRenew, Kids: make([]abi.Kid, 100)}, AppendKids(nil, make([]abi.Kid, 100))},
 		{Request{Op: OpOpened, Topic: "t"}, nil},
+		{Request{Op: OpGroups}, make([]byte, wire.MaxCredentialSize)},
 	} {
 		many := make([]Request, 3000)
 		for i := range many {

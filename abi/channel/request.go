@@ -6,6 +6,7 @@ import (
 	"math"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
+	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
 )
 
 // An Op is what a data plane asks for.
@@ -16,6 +17,7 @@ const (
 	OpRoot   Op = 2 // the root that opens batches of one kid
 	OpRenew  Op = 3 // to keep keys for longer
 	OpOpened Op = 4 // to note that a batch opened, before it is delivered
+	OpGroups Op = 5 // which consumer groups may be used
 )
 
 // String names the operation as PROTOCOL.md §2.12 does, in lower case.
@@ -29,6 +31,8 @@ func (o Op) String() string {
 		return "renew"
 	case OpOpened:
 		return "opened"
+	case OpGroups:
+		return "groups"
 	}
 	return fmt.Sprintf("unknown operation %d", uint8(o))
 }
@@ -41,6 +45,7 @@ func (o Op) String() string {
 //	ROOT    topic; 4b: partition; 8b: kid
 //	RENEW   2b: n; n kids of 8b
 //	OPENED  topic; 8b: kid; 4b: leaf; 4b: partition; 8b: offset
+//	GROUPS  nothing
 type Request struct {
 	Op        Op
 	Topic     string    // LEASE, ROOT, OPENED
@@ -67,6 +72,8 @@ func (r *Request) Size() int {
 		return 1 + 2 + len(r.Topic) + 4 + abi.KidSize
 	case OpOpened:
 		return 1 + 2 + len(r.Topic) + abi.KidSize + 4 + 4 + 8
+	case OpGroups:
+		return 1
 	default:
 		return 1 + 2 + len(r.Kids)*abi.KidSize
 	}
@@ -81,6 +88,8 @@ func (r *Request) AnswerSize() int {
 		return answerHead + rootHead + len(r.Topic)
 	case OpOpened:
 		return answerHead
+	case OpGroups:
+		return answerHead + wire.MaxCredentialSize
 	default:
 		return answerHead + 2 + len(r.Kids)*abi.KidSize
 	}
@@ -107,8 +116,11 @@ func AppendRequests(b []byte, requests []Request) []byte {
 	for i := range requests {
 		r := &requests[i]
 		b = append(b, byte(r.Op))
-		if r.Op == OpRenew {
+		switch r.Op {
+		case OpRenew:
 			b = AppendKids(b, r.Kids)
+			continue
+		case OpGroups:
 			continue
 		}
 		b = binary.BigEndian.AppendUint16(b, uint16(len(r.Topic)))
@@ -136,8 +148,10 @@ func ParseRequests(b []byte) ([]Request, error) {
 	var requests []Request
 	for i := 0; i < n && !r.bad; i++ {
 		q := Request{Op: Op(r.uint(1))}
-		if q.Op == OpRenew {
-			q.Kids = r.kids()
+		if q.Op == OpRenew || q.Op == OpGroups {
+			if q.Op == OpRenew {
+				q.Kids = r.kids()
+			}
 			requests = append(requests, q)
 			continue
 		}

@@ -34,7 +34,7 @@ func (p *PrekeyBundle) AppendBody(b []byte) []byte {
 	b = binary.BigEndian.AppendUint64(b, p.Generation)
 	b = binary.BigEndian.AppendUint64(b, p.Created)
 	b = binary.BigEndian.AppendUint64(b, p.NotAfter)
-	b = appendPatterns(b, p.Interest)
+	b = AppendPatterns(b, p.Interest)
 	return append(b, p.KEMPub[:]...)
 }
 

@@ -84,8 +84,8 @@ func (c *Credential) AppendBody(b []byte) []byte {
 	b = binary.BigEndian.AppendUint64(b, c.DataNotBefore)
 	b = binary.BigEndian.AppendUint32(b, c.OfflineAllow)
 	b = binary.BigEndian.AppendUint16(b, uint16(c.Roles))
-	b = appendPatterns(b, c.Topics)
-	b = appendPatterns(b, c.Groups)
+	b = AppendPatterns(b, c.Topics)
+	b = AppendPatterns(b, c.Groups)
 	return append(b, c.Issuer[:]...)
 }
 

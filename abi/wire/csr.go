@@ -27,8 +27,8 @@ func (c *CSR) AppendBody(b []byte) []byte {
 	b = append(b, c.Subject[:]...)
 	b = binary.BigEndian.AppendUint32(b, c.OfflineAllow)
 	b = binary.BigEndian.AppendUint16(b, uint16(c.Roles))
-	b = appendPatterns(b, c.Topics)
-	return appendPatterns(b, c.Groups)
+	b = AppendPatterns(b, c.Topics)
+	return AppendPatterns(b, c.Groups)
 }
 
 // Append appends the request and its signature.

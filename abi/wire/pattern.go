@@ -54,7 +54,12 @@ func MatchAny(patterns []Pattern, name string) bool {
 	return false
 }
 
-func appendPatterns(b []byte, patterns []Pattern) []byte {
+// AppendPatterns appends a list of patterns, as a Credential and the lease channel have it:
+//
+//	2b: count, then each
+//	1b: 0 a name, 1 a prefix
+//	    the name or prefix, behind its length u16
+func AppendPatterns(b []byte, patterns []Pattern) []byte {
 	b = append(b, byte(len(patterns)>>8), byte(len(patterns)))
 	for _, p := range patterns {
 		kind := byte(0)
@@ -64,6 +69,16 @@ func appendPatterns(b []byte, patterns []Pattern) []byte {
 		b = appendString(append(b, kind), p.Name)
 	}
 	return b
+}
+
+// ParsePatterns reads exactly one list of patterns.
+func ParsePatterns(b []byte) ([]Pattern, error) {
+	r := reader{b: b}
+	patterns := r.patterns()
+	if err := r.end("patterns"); err != nil {
+		return nil, err
+	}
+	return patterns, nil
 }
 
 func (r *reader) patterns() []Pattern {

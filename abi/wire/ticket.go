@@ -38,8 +38,8 @@ func (t *Ticket) Append(b []byte) []byte {
 	b = binary.BigEndian.AppendUint64(b, t.NotAfter)
 	b = binary.BigEndian.AppendUint32(b, t.OfflineAllow)
 	b = binary.BigEndian.AppendUint16(b, uint16(t.Roles))
-	b = appendPatterns(b, t.Topics)
-	return appendPatterns(b, t.Groups)
+	b = AppendPatterns(b, t.Topics)
+	return AppendPatterns(b, t.Groups)
 }
 
 // MaxTicketSize bounds an encoded ticket in bytes: what it grants must fit a credential.

@@ -330,6 +330,13 @@ func (a *Agent) AllowsGroup(group string) bool {
 	return a.node.AllowsGroup(group)
 }
 
+// Groups are the group patterns of the credential, for data planes elsewhere.
+func (a *Agent) Groups() []wire.Pattern {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.node.Groups()
+}
+
 // erase takes keys from the data planes. The caller does not hold a.mu.
 func (a *Agent) erase(kids []abi.Kid) {
 	a.mu.Lock()

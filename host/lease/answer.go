@@ -7,6 +7,7 @@ import (
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
 	"github.com/wasm-e2ee/wasm-e2ee/abi/channel"
+	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
 	"github.com/wasm-e2ee/wasm-e2ee/host/scrub"
 )
 
@@ -18,6 +19,8 @@ type Keys interface {
 	Opened(topic string, kid abi.Kid, leaf uint32, partition int32, offset int64) error
 	// Holds returns those of kids whose keys may stay in a data plane.
 	Holds(kids []abi.Kid) []abi.Kid
+	// Groups are the patterns of the consumer groups that data planes may let pass.
+	Groups() []wire.Pattern
 }
 
 // answer does what requests ask for and returns the plaintext of the answer, which is the
@@ -35,6 +38,8 @@ func (s *Server) answer(ctx context.Context, requests []channel.Request) []byte 
 			wg.Go(func() { s.key(ctx, r, a) })
 		case channel.OpRenew:
 			a.Body = channel.AppendKids(nil, s.keys.Holds(r.Kids))
+		case channel.OpGroups:
+			a.Body = wire.AppendPatterns(nil, s.keys.Groups())
 		case channel.OpOpened:
 			a.Status = statusOf(s.keys.Opened(r.Topic, r.Kid, r.Leaf, r.Partition, r.Offset))
 		}

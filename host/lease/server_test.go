@@ -85,6 +85,10 @@ func (f *fake) Holds(kids []abi.Kid) []abi.Kid {
 	return slices.DeleteFunc(slices.Clone(kids), func(k abi.Kid) bool { return k != kid })
 }
 
+func (f *fake) Groups() []wire.Pattern {
+	return []wire.Pattern{{Name: "billing"}, {Prefix: true, Name: "audit."}}
+}
+
 // A site is a server at work.
 type site struct {
 	*Server
@@ -159,6 +163,7 @@ func TestEachRequestIsAnsweredInItsPlace(t *testing.T) {
 			channel.Request{Op: channel.OpRenew, Kids: []abi.Kid{{9}, kid, {8}}},
 			channel.Request{Op: channel.OpOpened, Topic: "orders", Kid: kid, Leaf: 5, Partition: 6, Offset: 7},
 			channel.Request{Op: channel.OpOpened, Topic: "orders", Kid: kid, Leaf: 5, Partition: 6, Offset: again},
+			channel.Request{Op: channel.OpGroups},
 		)
 		if err != nil {
 			t.Fatal(err)
@@ -170,7 +175,7 @@ func TestEachRequestIsAnsweredInItsPlace(t *testing.T) {
 		for _, a := range answers {
 			got = append(got, a.Status)
 		}
-		want := []abi.Status{abi.StatusPending, 0, abi.StatusUnavailable, 0, 0, abi.StatusNotEntitled, abi.StatusInternal, 0, 0, abi.StatusReplayed}
+		want := []abi.Status{abi.StatusPending, 0, abi.StatusUnavailable, 0, 0, abi.StatusNotEntitled, abi.StatusInternal, 0, 0, abi.StatusReplayed, 0}
 		if !slices.Equal(got, want) {
 			t.Fatalf("statuses %d, want %d", got, want)
 		}
@@ -193,9 +198,13 @@ func TestEachRequestIsAnsweredInItsPlace(t *testing.T) {
 		if want := []string{fmt.Sprint("orders", kid, 5, 6, 7), fmt.Sprint("orders", kid, 5, 6, again)}; !slices.Equal(s.keys.opened, want) {
 			t.Errorf("noted %q", s.keys.opened)
 		}
+		groups, err := wire.ParsePatterns(answers[10].Body)
+		if err != nil || !slices.Equal(groups, s.keys.Groups()) {
+			t.Errorf("groups %v: %v", groups, err)
+		}
 		stats := s.Stats()
 		if stats.Open != 1 || stats.Begun != 1 || stats.HandshakesRefused+stats.CallsRefused != 0 ||
-			!reflect.DeepEqual(stats.Served, map[channel.Op]uint64{channel.OpLease: 2, channel.OpRoot: 1, channel.OpRenew: 1, channel.OpOpened: 1}) ||
+			!reflect.DeepEqual(stats.Served, map[channel.Op]uint64{channel.OpLease: 2, channel.OpRoot: 1, channel.OpRenew: 1, channel.OpOpened: 1, channel.OpGroups: 1}) ||
 			!reflect.DeepEqual(stats.Refused[channel.OpLease], map[abi.Status]uint64{abi.StatusUnavailable: 1, abi.StatusNotEntitled: 1}) {
 			t.Errorf("counted %+v", stats)
 		}

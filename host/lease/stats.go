@@ -20,7 +20,7 @@ type Stats struct {
 // Statuses and operations have smaller numbers than these.
 const (
 	numStatuses = 64
-	numOps      = channel.OpOpened + 1
+	numOps      = channel.OpGroups + 1
 )
 
 type counters struct {

@@ -149,7 +149,7 @@ func channelFamilies() []family {
 }
 
 // operations are the values of the label op.
-var operations = []channel.Op{channel.OpLease, channel.OpRoot, channel.OpRenew, channel.OpOpened}
+var operations = []channel.Op{channel.OpLease, channel.OpRoot, channel.OpRenew, channel.OpOpened, channel.OpGroups}
 
 // statuses goes through each that can refuse a batch, so that all are there from 0 on, and the
 // first one shows in a rate.

@@ -110,6 +110,10 @@ func TestAKeyGoesFromPlaneToPlane(t *testing.T) {
 			t.Errorf("the %s may keep %x: %v", name, kids, err)
 		}
 	}
+	groups, err := wire.ParsePatterns(consumer.soon(channel.Request{Op: channel.OpGroups}).Body)
+	if err != nil || !slices.Equal(groups, []wire.Pattern{{Name: "billing"}}) {
+		t.Errorf("groups %v: %v", groups, err)
+	}
 	opened := channel.Request{Op: channel.OpOpened, Topic: "orders", Kid: first.Kid, Leaf: first.Start, Partition: 0, Offset: 5}
 	for _, c := range []struct {
 		offset int64

@@ -54,6 +54,8 @@ func (k *keys) Opened(_ string, _ abi.Kid, _ uint32, _ int32, offset int64) erro
 	return nil
 }
 
+func (k *keys) Groups() []wire.Pattern { return []wire.Pattern{{Name: "billing"}} }
+
 func (k *keys) Holds(kids []abi.Kid) []abi.Kid {
 	if k.erased {
 		return nil
