@@ -22,6 +22,7 @@ import (
 // and which groups have read it.
 type Flow struct {
 	Topic      string
+	Producers  int // clients that Produce uses in turn; 0 means 1
 	partitions int32
 	seed       uint64
 
@@ -65,20 +66,25 @@ func (f *Flow) Fail(format string, args ...any) {
 // Produce sends perSecond records a second, over all partitions in turn, until ctx ends, and
 // returns when each was acknowledged. Nothing may be refused for good.
 func (f *Flow) Produce(ctx context.Context, bootstrap string, perSecond int) error {
-	cl, err := kgo.NewClient(
-		kgo.SeedBrokers(bootstrap),
-		kgo.DefaultProduceTopic(f.Topic),
-		kgo.RecordPartitioner(kgo.ManualPartitioner()),
-		kgo.ProducerLinger(20*time.Millisecond),
-		kgo.RetryBackoffFn(func(int) time.Duration { return 100 * time.Millisecond }),
-	)
-	if err != nil {
-		return err
+	var producers []*kgo.Client
+	for range max(f.Producers, 1) {
+		cl, err := kgo.NewClient(
+			kgo.SeedBrokers(bootstrap),
+			kgo.DefaultProduceTopic(f.Topic),
+			kgo.RecordPartitioner(kgo.ManualPartitioner()),
+			kgo.ProducerLinger(20*time.Millisecond),
+			kgo.RetryBackoffFn(func(int) time.Duration { return 100 * time.Millisecond }),
+		)
+		if err != nil {
+			return err
+		}
+		defer cl.Close()
+		producers = append(producers, cl)
 	}
-	defer cl.Close()
 	for tick := time.NewTicker(time.Second / time.Duration(perSecond)); ctx.Err() == nil; <-tick.C {
 		n := f.Produced
 		f.Produced++
+		cl := producers[n/uint64(f.partitions)%uint64(len(producers))]
 		cl.Produce(context.Background(), &kgo.Record{Partition: int32(n % uint64(f.partitions)), Value: f.value(n)}, func(r *kgo.Record, err error) {
 			if err != nil {
 				f.Fail("record %d is not acknowledged: %v", n, err)
@@ -91,7 +97,12 @@ func (f *Flow) Produce(ctx context.Context, bootstrap string, perSecond int) err
 	}
 	flush, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	return cl.Flush(flush)
+	for _, cl := range producers {
+		if err := cl.Flush(flush); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Delivered books one record that a member of group got.

@@ -35,10 +35,12 @@ type Shape struct {
 	NullValues  bool
 	EmptyValues bool
 	Timestamps  bool // the client takes the record's time from the application
+	Largest     int  // bytes of the largest value; 0 means MaxValue
 	FewHeaders  bool // at most 4 different lists of headers, in runs (kcat sets them per run)
 }
 
-// MaxValue is the largest value that Generate makes, in bytes; sizes are log-uniform from 0.
+// MaxValue is the largest value in bytes that Generate makes unless the shape says otherwise;
+// sizes are log-uniform from 0.
 const MaxValue = 100 << 10
 
 // Generate makes n records from a seed: always the same ones for the same arguments. Every
@@ -98,7 +100,10 @@ func Generate(seed uint64, n int, s Shape, c Canaries) []Record {
 	}
 	lists := [][]Header{nil, list(0, false), list(1, true), list(2, false)}
 
-	partitions := max(s.Partitions, 1)
+	partitions, largest := max(s.Partitions, 1), s.Largest
+	if largest == 0 {
+		largest = MaxValue
+	}
 	now := int64(1_760_000_000_000)
 	all := make([]Record, n)
 	for i := range all {
@@ -115,7 +120,7 @@ func Generate(seed uint64, n int, s Shape, c Canaries) []Record {
 			keyCanary, valueCanary = c.Key, c.Value
 		}
 		r.Key = nullOrEmpty(rng, cut(i, 1+logUniform(100), keyCanary), canary, s.NullKeys, s.EmptyKeys)
-		size := logUniform(MaxValue)
+		size := logUniform(largest)
 		if size == 0 && !s.EmptyValues {
 			size = 1
 		}
