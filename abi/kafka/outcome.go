@@ -7,6 +7,7 @@ import "github.com/wasm-e2ee/wasm-e2ee/abi"
 const (
 	CodeCorruptMessage           int16 = 2
 	CodeMessageTooLarge          int16 = 10
+	CodeCoordinatorNotAvailable  int16 = 15 // retried by members of groups
 	CodeNotEnoughReplicas        int16 = 19 // retried by producers
 	CodeTopicAuthorizationFailed int16 = 29
 	CodeGroupAuthorizationFailed int16 = 30
