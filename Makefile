@@ -8,6 +8,7 @@
 # make adversary-ledger  every key that LEDGERS fleets seal with, through crashes
 # make simulation  a realm through DAYS days of a virtual clock
 # make rolling  groups that rebalance and sidecars that restart, for DURATION each
+# make envoy  e2ee.wasm inside the real Envoys of ENVOY, RECORDS for each client, and a soak of DURATION
 #
 # Nothing but Go is needed for build, demo and bench. The tests also want Python 3 with pip,
 # Java 17 with Maven, and Node; what they fetch is kept in build/deps.
@@ -18,8 +19,9 @@ LEAKS    ?= 1000
 SEED     ?= 1
 SEEDS    ?= 50
 LEDGERS  ?= 100
-DURATION ?= 10m
 DAYS     ?= 30
+ENVOY    ?= $(ENVOYS)
+RECORDS  ?= 100000
 BUILD    := build
 
 # What the standard library's cryptography leaves in memory is overwritten (package scrub).
@@ -28,7 +30,7 @@ export GOEXPERIMENT := runtimesecret
 # The artifact is reproducible bit for bit: no paths, no build id, no VCS stamp.
 WASM_FLAGS := -buildmode=c-shared -trimpath -buildvcs=false -ldflags='-s -w -buildid='
 
-.PHONY: all build demo mutant test unit e2e bench fuzz adversary adversary-broker adversary-ledger rolling traffic vet clean
+.PHONY: all build demo mutant test unit e2e bench fuzz adversary adversary-broker adversary-ledger rolling envoy traffic vet clean
 all: build
 
 # Go's own build cache decides what is stale.
@@ -53,11 +55,11 @@ include tests/e2e/deps.mk
 
 # What needs nothing but Go.
 unit: build
-	$(GO) test $$($(GO) list ./... | grep -v -e /tests/e2e -e /tests/interop)
+	$(GO) test $$($(GO) list ./... | grep -v -e /tests/e2e -e /tests/interop -e /tests/envoy)
 
 # Real Kafka and real clients, one package after the other: some of it is about time.
 e2e: build deps
-	$(GO) test -p 1 -count=1 -timeout 30m ./tests/e2e/... ./tests/interop/...
+	$(GO) test -p 1 -count=1 -timeout 30m ./tests/e2e/... ./tests/interop/... ./tests/envoy
 
 test: vet unit e2e
 
@@ -90,8 +92,16 @@ simulation:
 	SIMULATION_SEED=$(SEED) SIMULATION_DAYS=$(DAYS) $(GO) test -count=1 -v -timeout 30m ./tests/simulation
 
 # Rebalancing and rolling restarts on real Kafka, at length. What fails names its seed.
+rolling: DURATION ?= 10m
 rolling: build deps-kafka
 	ROLLING_DURATION=$(DURATION) ROLLING_SEED=$(SEED) $(GO) test -count=1 -v -timeout 0 -run '^(TestNothingIsLostWhile|TestSidecarsRestart)' ./tests/e2e
+
+# Real Envoys at both ends and mixed with sidecars, and whatever goes wrong, at length. RUN names
+# one of the tests, such as RUN=TestSoak.
+envoy: DURATION ?= 20m
+envoy: build deps $(ENVOY:%=deps-envoy-%)
+	CI=true ENVOY_VERSIONS="$(ENVOY)" ENVOY_RECORDS=$(RECORDS) ENVOY_DURATION=$(DURATION) ENVOY_SEED=$(SEED) \
+	  $(GO) test -count=1 -v -timeout 0 $(RUN:%=-run '^%$$') ./tests/envoy
 
 # That no key seals twice, in LEDGERS fleets, and half as many rounds of killed processes (V-5).
 adversary-ledger:

@@ -4,7 +4,6 @@ import (
 	"testing"
 	"time"
 
-
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/clients"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/deps"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/flow"
