@@ -1,7 +1,7 @@
-// Package demo shows the product to a person: two sidecars, a plain producer and a plain
-// consumer around a broker, what each of the three sees, and what an attacker gets out of a
-// copy of the consumer's state. What it prints is measured, and Run fails where it does not
-// hold.
+// Package demo shows the product to a person: two sidecars, or two Envoys with an agent each, a
+// plain producer and a plain consumer around a broker, what each of the three sees, and what an
+// attacker gets out of a copy of the consumer's state. What it prints is measured, and Run fails
+// where it does not hold.
 package demo
 
 import (
@@ -31,6 +31,7 @@ type Options struct {
 	Bootstrap string        // HOST:PORT of a real cluster; "" starts one inside the process
 	Duration  time.Duration // how long records flow
 	Module    string        // e2ee.wasm; "" is the one beside the executable
+	Envoy     string        // an Envoy to run the module in, twice, with an agent each; "" runs sidecars
 	Keep      string        // a directory, new or empty, for state files and configurations; "" leaves nothing behind
 	Out       io.Writer
 }
@@ -61,11 +62,19 @@ type stage struct {
 	topic      string
 	dir        string
 	admin      *kadm.Client
-	producer   *sidecar.Sidecar
-	consumer   *sidecar.Sidecar
+	producer   *plane
+	consumer   *plane
 	stateFile  string        // the consumer's
 	validity   time.Duration // of the nodes' credentials
 	onTeardown []func()
+}
+
+// A plane is what one end's clients connect to, and the agent that has its keys.
+type plane struct {
+	*agent.Agent
+	name  string
+	addr  string      // HOST:PORT for clients
+	envoy *envoyPlane // nil: a sidecar
 }
 
 // Run shows it all and returns nil where everything held.
@@ -96,7 +105,7 @@ func (s *stage) show(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	if err := s.verdict(flow, leaks); err != nil || o.Keep == "" {
+	if err := s.verdict(ctx, flow, leaks); err != nil || o.Keep == "" {
 		return err
 	}
 	return s.keepAll(flow)
@@ -132,7 +141,7 @@ func (s *stage) setup(ctx context.Context, o Options) error {
 	if s.producer, err = s.start(ctx, o, "producer", producerState); err != nil {
 		return err
 	}
-	return nil
+	return s.serving(ctx)
 }
 
 // makeTopic makes a topic of its own, so that the demo can be run on any cluster, and
@@ -220,14 +229,18 @@ func (s *stage) enrol(issuer *keyring.Issuer, name string, want keyring.Attribut
 	return path, errors.Join(store.SaveState(state), store.Close())
 }
 
-// start runs one sidecar, as `wasm-e2ee proxy` does, and reports warnings and errors only.
-func (s *stage) start(ctx context.Context, o Options, name, state string) (*sidecar.Sidecar, error) {
+// start runs one data plane: a sidecar, as `wasm-e2ee proxy` does, or an Envoy. It reports
+// warnings and errors only.
+func (s *stage) start(ctx context.Context, o Options, name, state string) (*plane, error) {
 	begun := time.Now()
+	log := slog.New(slog.NewTextHandler(s.out, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	if o.Envoy != "" {
+		return s.startEnvoy(ctx, o, name, state, log.With("agent", name))
+	}
 	// It ends at teardown and not with ctx: clients that still run leave their groups through
 	// it.
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer context.AfterFunc(ctx, stop)()
-	log := slog.New(slog.NewTextHandler(s.out, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	side, err := sidecar.Start(life, &config.File{
 		Cluster: config.Cluster{Bootstrap: []string{s.bootstrap}}, Listen: "127.0.0.1:0", State: state, Module: o.Module, Timing: timing,
 	}, log.With("sidecar", name))
@@ -237,7 +250,7 @@ func (s *stage) start(ctx context.Context, o Options, name, state string) (*side
 	}
 	s.onTeardown = append(s.onTeardown, func() { stop(); _ = side.Wait() })
 	s.out.step("%-10s sidecar at %s, up in %d ms", name, side.Addr(), time.Since(begun).Milliseconds())
-	return side, nil
+	return &plane{Agent: side.Agent, name: name, addr: side.Addr().String()}, nil
 }
 
 func (s *stage) teardown() {

@@ -48,6 +48,27 @@ func TestEverythingThatIsShownHoldsWithoutAWarning(t *testing.T) {
 	t.Run("what is kept is enough for the exposure report", func(t *testing.T) { enough(t, kept, out.String()) })
 }
 
+func TestTheSameHoldsInEnvoy(t *testing.T) {
+	binary := filepath.Join(artifact.Root(), "build", "deps", "envoy-1.40.0", "envoy")
+	if _, err := os.Stat(binary); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("%v (hint: make deps-envoy)", err)
+		}
+		t.Skip("no Envoy in build/deps (hint: make deps-envoy)")
+	}
+	t.Setenv("TMPDIR", t.TempDir())
+	var out bytes.Buffer
+	if err := Run(t.Context(), Options{Duration: leastDuration, Module: module(t), Envoy: binary, Out: &out}); err != nil {
+		t.Errorf("%v\n%s", err, &out)
+	}
+	for _, want := range []string{"stored in the clear              0 of", `wasm_e2ee_partitions_total{direction="seal"}`, "all of it held"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("not printed: %q\n%s", want, &out)
+		}
+	}
+	nothingLeft(t)
+}
+
 // enough does with what a demo kept in dir what its output says.
 func enough(t *testing.T, dir, out string) {
 	asOf := regexp.MustCompile(`--as-of (\S+)`).FindStringSubmatch(out)

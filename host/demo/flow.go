@@ -38,13 +38,13 @@ const pace = 300 * time.Millisecond
 // plain clients that know nothing of encryption, and shows each record at the three places.
 func (s *stage) flow(ctx context.Context, duration time.Duration) (*flow, error) {
 	f := &flow{}
-	producer, err := kgo.NewClient(kgo.SeedBrokers(s.producer.Addr().String()), kgo.DefaultProduceTopic(s.topic),
+	producer, err := kgo.NewClient(kgo.SeedBrokers(s.producer.addr), kgo.DefaultProduceTopic(s.topic),
 		kgo.RecordDeliveryTimeout(30*time.Second))
 	if err != nil {
 		return nil, err
 	}
 	defer producer.Close()
-	consumer, err := kgo.NewClient(kgo.SeedBrokers(s.consumer.Addr().String()), kgo.ConsumeTopics(s.topic),
+	consumer, err := kgo.NewClient(kgo.SeedBrokers(s.consumer.addr), kgo.ConsumeTopics(s.topic),
 		kgo.ConsumerGroup(s.group()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxWait(100*time.Millisecond),
 		kgo.AutoCommitInterval(500*time.Millisecond))
 	if err != nil {
@@ -217,7 +217,7 @@ type epochWatch struct {
 func (s *stage) watchEpochs() *epochWatch { return &epochWatch{s: s} }
 
 func (w *epochWatch) show(stored *kgo.Record) {
-	if erased := w.s.consumer.Agent.Snapshot().RootsErased; erased > w.erased {
+	if erased := w.s.consumer.Snapshot().RootsErased; erased > w.erased {
 		w.s.out.note("the consumer erased the keys of %d consumed epoch(s): nobody can read those again", erased-w.erased)
 		w.erased = erased
 	}

@@ -27,7 +27,7 @@ func (s *stage) leaks(ctx context.Context, f *flow) (*leaks, error) {
 	s.out.step("the producer stopped; waiting until the consumer has erased the last keys")
 	deadline := time.Now().Add(60 * time.Second)
 	for held := -1; held != 0; {
-		if now := len(s.consumer.Agent.Snapshot().Held); now != held {
+		if now := len(s.consumer.Snapshot().Held); now != held {
 			held = now
 			s.out.step("  keys still held: %d", held)
 		}
@@ -64,7 +64,7 @@ func (s *stage) leaks(ctx context.Context, f *flow) (*leaks, error) {
 
 // verdict prints the tally and both attacks, and returns ErrNotHeld where anything is not
 // as it must be.
-func (s *stage) verdict(f *flow, l *leaks) error {
+func (s *stage) verdict(ctx context.Context, f *flow, l *leaks) error {
 	inClear := 0
 	for _, v := range l.log.Values {
 		fields := [][]byte{v.Key, v.Bytes}
@@ -75,7 +75,7 @@ func (s *stage) verdict(f *flow, l *leaks) error {
 			inClear++
 		}
 	}
-	snapshot := s.consumer.Agent.Snapshot()
+	snapshot := s.consumer.Snapshot()
 	epochs := 0
 	for _, e := range l.middle.Epochs {
 		if e.Records > 0 {
@@ -99,7 +99,10 @@ func (s *stage) verdict(f *flow, l *leaks) error {
 	s.epochsOf(l.end, time.Now())
 	s.out.step("keys rotate fast here; with the default timing the window of exposure is %s", keyring.DefaultTiming().P())
 
-	var broken []string
+	broken, err := s.account(ctx, uint64(len(f.orders)))
+	if err != nil {
+		return err
+	}
 	check := func(ok bool, text string) {
 		if !ok {
 			broken = append(broken, text)

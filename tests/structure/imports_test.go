@@ -33,7 +33,7 @@ var rooms = map[string][]string{
 	"host/exposure":      {"abi", "host/keyring"},
 	"host/inspect":       {"abi", "host/keyring"},
 	"host/metrics":       {"abi", "host/agent", "host/exposure", "host/lease", "host/proxy"},
-	"host/demo":          {"abi", "host", "tests/adversary"},
+	"host/demo":          {"abi", "host", "tests/adversary", "tests/e2e/process"},
 	"host/cmd/wasm-e2ee": {"abi", "host", "tests/conformance"},
 
 	"tests":    {"abi", "module", "host", "tests"},
