@@ -76,7 +76,9 @@ var proxy proxyHost
 
 func (*proxyHost) Log(level plugin.Level, line string) { proxyLog(uint32(level), line) }
 func (*proxyHost) Tick(ms uint32)                      { proxySetTickPeriod(ms) }
-func (*proxyHost) Select(context uint32)               { proxySetEffectiveContext(context) }
+func (*proxyHost) Select(context uint32) bool {
+	return proxySetEffectiveContext(context) == 0
+}
 
 func (p *proxyHost) Now() uint64 {
 	proxyGetCurrentTime(&p.now)

@@ -38,8 +38,10 @@ func (v *VM) ask(now uint64) {
 	}
 	root := slices.Min(slices.Collect(maps.Keys(v.roots)))
 	v.call = call{root: root, at: now}
-	v.host.Select(root)
-	if v.call.token, ok = v.host.Call(v.plane.cfg.AgentCluster, next); !ok {
+	if ok = v.host.Select(root); ok {
+		v.call.token, ok = v.host.Call(v.plane.cfg.AgentCluster, next)
+	}
+	if !ok {
 		v.call = call{}
 		channel.Answered(0, nil, now)
 		if v.quiet.allow("call", now) {

@@ -126,9 +126,12 @@ func (v *VM) step(c *connection, step func()) {
 func (v *VM) resumeAll() {
 	for _, c := range v.waiting {
 		v.guard(c, func() {
-			v.host.Select(c.id)
 			if c.broken {
 				v.kill(c)
+				return
+			}
+			if !v.host.Select(c.id) {
+				v.end(c) // what would follow would be about another connection
 				return
 			}
 			v.resume(c, v.host.Now())
@@ -192,12 +195,13 @@ func api(name string) string {
 	return name
 }
 
-// kill makes sure that nothing of a connection goes on any more. The connection is selected,
-// or the callback is about it.
+// kill makes sure that nothing of a connection goes on any more. It stays selected.
 func (v *VM) kill(c *connection) {
 	v.end(c)
-	v.empty()
-	v.host.Close()
+	if v.host.Select(c.id) {
+		v.empty()
+		v.host.Close()
+	}
 }
 
 // empty takes what either side sent out of the host's buffers. One that is not there now

@@ -6,9 +6,12 @@ import "github.com/wasm-e2ee/wasm-e2ee/abi/plugin"
 // valid until it is called again.
 type Host interface {
 	Log(level plugin.Level, line string)
-	Now() uint64                   // Unix ms
-	Tick(ms uint32)                // from now on, each so many
-	Select(context uint32)         // whose streams the functions below are about, until the callback ends
+	Now() uint64    // Unix ms
+	Tick(ms uint32) // from now on, each so many
+	// Select says whose streams the functions below are about, until the callback ends. It
+	// returns false, and changes nothing, where there is no such context.
+	Select(context uint32) bool
+
 	Buffer(b plugin.Buffer) []byte // all of it
 	SetBuffer(b plugin.Buffer, p []byte) bool
 	Continue() bool                 // hands what is in BufferDownstream to what follows, after the callback

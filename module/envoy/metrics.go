@@ -95,9 +95,15 @@ func newMetrics() []metric {
 // define tells the host of every metric, so that all are there from 0 on.
 func (v *VM) define() {
 	v.metrics = newMetrics()
+	missing := 0
 	for i := range v.metrics {
 		m := &v.metrics[i]
-		m.id, m.ok = v.host.Define(m.kind, m.name)
+		if m.id, m.ok = v.host.Define(m.kind, m.name); !m.ok {
+			missing++
+		}
+	}
+	if missing > 0 {
+		v.log(plugin.LevelWarn, "the proxy does not take metrics (hint: proxy_define_metric must be allowed)", "missing", missing)
 	}
 }
 

@@ -58,6 +58,8 @@ func newProxy(t *testing.T) *proxy {
 			return channel.Answer{Body: r.Append(nil)}
 		case channel.OpRenew:
 			return channel.Answer{Body: channel.AppendKids(nil, q.Kids)}
+		case channel.OpGroups:
+			return generous(true)(q)
 		}
 		return channel.Answer{}
 	}}
@@ -172,9 +174,18 @@ func (p *proxy) total(name string) int64 {
 func (p *proxy) Log(level plugin.Level, line string) {
 	p.lines = append(p.lines, fmt.Sprint(level, " ", line))
 }
-func (p *proxy) Now() uint64      { p.trap("now"); return p.now }
-func (p *proxy) Tick(ms uint32)   { p.ticks = ms }
-func (p *proxy) Select(id uint32) { p.selected = id }
+func (p *proxy) Now() uint64    { p.trap("now"); return p.now }
+func (p *proxy) Tick(ms uint32) { p.ticks = ms }
+
+// Select knows contexts that were created and not deleted.
+func (p *proxy) Select(id uint32) bool {
+	if id != 1 && p.vm.connections[id] == nil {
+		return false
+	}
+	p.selected = id
+	return true
+}
+
 func (p *proxy) trap(where string) {
 	if p.panicAt == where {
 		p.panicAt = ""
@@ -239,6 +250,7 @@ func (p *proxy) Property(path ...string) []byte {
 }
 
 func (p *proxy) Call(cluster string, c Call) (uint32, bool) {
+	p.trap("call")
 	if cluster != "agent" || p.selected != 1 || p.noCall {
 		return 0, false
 	}

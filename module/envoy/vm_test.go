@@ -181,7 +181,7 @@ func TestAMachineHasOneConfiguration(t *testing.T) {
 // bugs that we do not know.
 func TestAPanicClosesItsConnectionAlone(t *testing.T) {
 	metadata := requestFrame(1, metadataRequest())
-	for _, where := range []string{"now", "buffer 2", "set buffer 2", "buffer 3", "set buffer 3"} {
+	for _, where := range []string{"now", "buffer 2", "set buffer 2", "call", "buffer 3", "set buffer 3"} {
 		t.Run(where, func(t *testing.T) {
 			p := configured(t)
 			p.connect(2)
@@ -191,9 +191,12 @@ func TestAPanicClosesItsConnectionAlone(t *testing.T) {
 				p.received[2] = nil
 			}
 			p.panicAt = where
-			if strings.HasSuffix(where, "3") {
+			switch {
+			case strings.HasSuffix(where, "3"):
 				p.answer(2, []byte("an answer"), false)
-			} else {
+			case where == "call":
+				p.send(2, requestFrame(1, produceRequest(9, 1, "orders")), false)
+			default:
 				p.send(2, metadata, false)
 			}
 			if !p.closed[2] || len(p.received[2])+len(p.given[2]) != 0 {
