@@ -19,8 +19,11 @@ import (
 	"github.com/wasm-e2ee/wasm-e2ee/host/config"
 )
 
-// discoverTime bounds how long the cluster is asked.
-const discoverTime = 30 * time.Second
+// How long the cluster is asked, and how long again after an error.
+const (
+	discoverTime = 15 * time.Second
+	retryTime    = 3 * time.Second
+)
 
 // Discover asks the cluster for its id and its brokers, as the agent reaches them.
 func Discover(ctx context.Context, c *config.Cluster) (kadm.Metadata, error) {
@@ -28,7 +31,7 @@ func Discover(ctx context.Context, c *config.Cluster) (kadm.Metadata, error) {
 	if err != nil {
 		return kadm.Metadata{}, err
 	}
-	client, err := kgo.NewClient(append(opts, kgo.RetryTimeout(discoverTime/2))...)
+	client, err := kgo.NewClient(append(opts, kgo.RetryTimeout(retryTime))...)
 	if err != nil {
 		return kadm.Metadata{}, err
 	}

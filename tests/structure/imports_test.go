@@ -30,6 +30,7 @@ var rooms = map[string][]string{
 	"host/lease":         {"abi", "host/private", "host/scrub"},
 	"host/proxy":         {"abi"},
 	"host/config":        {"abi", "host/keyring"},
+	"host/envoy":         {"abi", "host/config", "host/keyring", "host/lease"},
 	"host/exposure":      {"abi", "host/keyring"},
 	"host/inspect":       {"abi", "host/keyring"},
 	"host/metrics":       {"abi", "host/agent", "host/exposure", "host/lease", "host/proxy"},
