@@ -225,7 +225,7 @@ func TestShareFetchAcquiresOnlyWhatIsDelivered(t *testing.T) {
 	}
 	records[len(records)-10] ^= 1
 	req := kmsg.NewPtrShareFetchRequest()
-	req.Version = 1
+	req.Version, req.GroupID = 1, &shareGroup
 	id := w.request(req)
 	resp := kmsg.NewPtrShareFetchResponse()
 	resp.Version = 1

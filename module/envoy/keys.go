@@ -44,6 +44,7 @@ type Keys struct {
 	replays replays
 	shared  *sharedReplays    // nil where there is one worker only
 	opened  []channel.Request // OPENED, in order
+	groups  groups
 
 	checkAt uint64            // when held is looked through for what to renew
 	asked   []channel.Request // in the call that is under way
@@ -210,6 +211,9 @@ func (k *Keys) erase(kid abi.Kid) {
 // requests returns what the agent is to be asked now; none where there is nothing.
 func (k *Keys) requests(now uint64) []channel.Request {
 	var all []channel.Request
+	if k.groups.due(now) {
+		all = append(all, channel.Request{Op: channel.OpGroups})
+	}
 	if now >= k.checkAt {
 		k.checkAt = now + 1000
 		if kids := k.renewals(now); len(kids) > 0 {
@@ -268,6 +272,8 @@ func (k *Keys) answered(answers []channel.Answer, now uint64) error {
 			err = k.rootAnswered(q, a, now)
 		case channel.OpRenew:
 			err = k.renewed(q, a)
+		case channel.OpGroups:
+			err = k.groups.answered(a, k.sentAt)
 		case channel.OpOpened:
 			told++
 			if k.told(q, a.Status) {

@@ -22,6 +22,7 @@ type Stream struct {
 	toBroker   []byte
 	toClient   []byte
 	unknownAt  uint64 // when the client was last told that a topic id is unknown
+	groupUntil uint64 // when a request for a group is answered without the agent's list; 0 where none waits
 	held       int    // bytes, as the worker counts them
 	err        error
 }
@@ -139,7 +140,7 @@ func (s *Stream) ToClient() []byte {
 }
 
 // Waiting reports whether something that the client sent waits for a key or for time to pass.
-func (s *Stream) Waiting() bool { return s.waiting != nil || s.hold.holding }
+func (s *Stream) Waiting() bool { return s.waiting != nil || s.hold.holding || s.groupUntil != 0 }
 
 // passed returns the versions of an API that clients may use.
 func (w *Worker) passed(key int16) (low, high int16, ok bool) {
@@ -175,6 +176,9 @@ func (s *Stream) request(frame []byte, now uint64) (done bool, err error) {
 		return true, nil
 	default:
 		return false, &Violation{"client", kafka.APIName(h.Key), h.Version, kafka.ErrVersion}
+	}
+	if refused, done, err := s.refuseGroup(frame, h, now); refused || !done {
+		return done, err
 	}
 	switch h.Key {
 	case kafka.KeyProduce:

@@ -271,7 +271,9 @@ func brokersOf() map[string]struct {
 	add(kmsg.NewPtrFetchRequest(), f, 17)
 	s := kmsg.NewPtrShareFetchResponse()
 	s.NodeEndpoints = []kmsg.ShareFetchResponseNodeEndpoint{{NodeID: 1, Host: leak, Port: 1}}
-	add(kmsg.NewPtrShareFetchRequest(), s, 1)
+	share := kmsg.NewPtrShareFetchRequest()
+	share.GroupID = &shareGroup
+	add(share, s, 1)
 	a := kmsg.NewPtrShareAcknowledgeResponse()
 	a.NodeEndpoints = []kmsg.ShareAcknowledgeResponseNodeEndpoint{{NodeID: 1, Host: leak, Port: 1}}
 	add(kmsg.NewPtrShareAcknowledgeRequest(), a, 1)

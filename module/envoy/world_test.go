@@ -10,6 +10,7 @@ import (
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
 	"github.com/wasm-e2ee/wasm-e2ee/abi/kafka"
+	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
 	"github.com/wasm-e2ee/wasm-e2ee/module/filter"
 )
 
@@ -18,6 +19,8 @@ const start = uint64(1_700_000_000_000)
 var (
 	testKid = abi.Kid{1, 2, 3, 4, 5, 6, 7, 8}
 	testID  = [16]byte{7, 7, 7}
+
+	shareGroup = "workers"
 )
 
 // A world is one stream between a client and a broker that the test plays.
@@ -42,6 +45,7 @@ func newWorld(t *testing.T, cfg Config, rules ...abi.Rule) *world {
 		cfg.Brokers = Brokers{Host: "proxy", BasePort: 9000, ByID: map[int32]Endpoint{3: {"third", 33}}}
 	}
 	w.keys = NewKeys(w.filter)
+	w.keys.groups = groups{listed: []wire.Pattern{{Prefix: true}}, known: true, askAt: start + renewEvery}
 	w.worker = NewWorker(cfg, w.filter, w.keys)
 	w.stream = w.worker.NewStream()
 	return w
