@@ -153,7 +153,7 @@ func TestABrokerGoesAndComesBack(t *testing.T) {
 	w.consume(r, values("before", 10))
 	w.taps[0].cut(true)
 	if conn, err := net.Dial("tcp", writing.Addr(0)); err == nil {
-		conn.SetDeadline(time.Now().Add(20 * time.Second))
+		conn.SetDeadline(time.Now().Add(60 * time.Second))
 		if b, _ := io.ReadAll(conn); len(b) != 0 {
 			t.Errorf("%q without a broker", b)
 		}
@@ -200,7 +200,7 @@ func rawClient(t *testing.T, address string) raw {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	conn.SetDeadline(time.Now().Add(60 * time.Second))
 	return raw{conn}
 }
 

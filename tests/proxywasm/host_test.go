@@ -90,7 +90,7 @@ func dial(t *testing.T, p *Proxy) *client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	conn.SetDeadline(time.Now().Add(60 * time.Second))
 	return &client{conn.(*net.TCPConn), t, bufio.NewReader(conn)}
 }
 
@@ -115,7 +115,7 @@ func (c *client) gone() {
 
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !f(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(60 * time.Second); !f(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("not in time: %s", what)
 		}
@@ -315,7 +315,7 @@ func TestAPausedClientIsNotRead(t *testing.T) {
 	if _, err := c.lines.ReadString('\n'); !os.IsTimeout(err) {
 		t.Errorf("read while paused: %v", err)
 	}
-	c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	c.SetReadDeadline(time.Now().Add(60 * time.Second))
 	p.PauseReading(c.LocalAddr().String(), false)
 	if got, err := c.lines.ReadString('\n'); got != "C\n" {
 		t.Errorf("%q, %v", got, err)

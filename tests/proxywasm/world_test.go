@@ -203,7 +203,7 @@ func (w *world) options(o *office, workers int, change func(*setup)) Options {
 func (w *world) client(address string, opts ...kgo.Opt) *kgo.Client {
 	w.t.Helper()
 	c, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(address), kgo.DefaultProduceTopic("orders"), kgo.ProducerLinger(0),
-		kgo.MetadataMinAge(20 * time.Millisecond), kgo.RetryTimeout(30 * time.Second)}, opts...)...)
+		kgo.MetadataMinAge(20 * time.Millisecond), kgo.RetryTimeout(60 * time.Second)}, opts...)...)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -212,7 +212,7 @@ func (w *world) client(address string, opts ...kgo.Opt) *kgo.Client {
 }
 
 func (w *world) context() context.Context {
-	ctx, cancel := context.WithTimeout(w.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(w.t.Context(), 60*time.Second)
 	w.t.Cleanup(cancel)
 	return ctx
 }
