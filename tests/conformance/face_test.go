@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"crypto/rand"
 	"maps"
 	"os"
 	"path/filepath"
@@ -11,7 +12,9 @@ import (
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
+	"github.com/wasm-e2ee/wasm-e2ee/host/engine/env"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/artifact"
 )
 
@@ -48,6 +51,51 @@ func TestTheArtifactExportsWhatTheSpecificationSays(t *testing.T) {
 	}
 	if len(got) > 0 || len(want) < 25 {
 		t.Errorf("%d functions are specified; these are not: %v", len(want), got)
+	}
+}
+
+// TestAHostThatIsNoProxyMayCallTheCallbacks wants them to refuse, rather than to trap or to let
+// anything pass.
+func TestAHostThatIsNoProxyMayCallTheCallbacks(t *testing.T) {
+	rt := wazero.NewRuntimeWithConfig(t.Context(), wazero.NewRuntimeConfigInterpreter())
+	defer rt.Close(t.Context())
+	wasi_snapshot_preview1.MustInstantiate(t.Context(), rt)
+	if err := env.Instantiate(t.Context(), rt); err != nil {
+		t.Fatal(err)
+	}
+	config := wazero.NewModuleConfig().WithStartFunctions("_initialize").WithRandSource(rand.Reader).WithSysWalltime().WithSysNanotime()
+	module, err := rt.InstantiateWithConfig(t.Context(), artifact.Module(t), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name string
+		args []uint64
+		want uint32 // of what it returns, if it does
+	}{
+		{"proxy_on_context_create", []uint64{1, 0}, 0},
+		{"proxy_on_vm_start", []uint64{1, 0}, 1},
+		{"proxy_on_configure", []uint64{1, 0}, 0}, // refused
+		{"proxy_on_context_create", []uint64{2, 1}, 0},
+		{"proxy_on_new_connection", []uint64{2}, 1}, // paused
+		{"proxy_on_downstream_data", []uint64{2, 10, 0}, 1},
+		{"proxy_on_upstream_data", []uint64{2, 10, 0}, 1},
+		{"proxy_on_downstream_data", []uint64{7, 10, 1}, 1}, // of no context
+		{"proxy_on_tick", []uint64{1}, 0},
+		{"proxy_on_http_call_response", []uint64{1, 0, 0, 0, 0}, 0},
+		{"proxy_on_downstream_connection_close", []uint64{2, 0}, 0},
+		{"proxy_on_done", []uint64{2}, 1},
+		{"proxy_on_log", []uint64{2}, 0},
+		{"proxy_on_delete", []uint64{2}, 0},
+		{"proxy_on_delete", []uint64{1}, 0},
+	} {
+		got, err := module.ExportedFunction(c.name).Call(t.Context(), c.args...)
+		if err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		if len(got) == 1 && uint32(got[0]) != c.want {
+			t.Errorf("%s%v is %d, want %d", c.name, c.args, uint32(got[0]), c.want)
+		}
 	}
 }
 
