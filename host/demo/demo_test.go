@@ -15,6 +15,7 @@ import (
 	"github.com/wasm-e2ee/wasm-e2ee/host/exposure"
 	"github.com/wasm-e2ee/wasm-e2ee/host/keyring"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/artifact"
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/deps"
 )
 
 // module writes e2ee.wasm to a file.
@@ -49,13 +50,9 @@ func TestEverythingThatIsShownHoldsWithoutAWarning(t *testing.T) {
 }
 
 func TestTheSameHoldsInEnvoy(t *testing.T) {
-	binary := filepath.Join(artifact.Root(), "build", "deps", "envoy-1.40.0", "envoy")
-	if _, err := os.Stat(binary); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("%v (hint: make deps-envoy)", err)
-		}
-		t.Skip("no Envoy in build/deps (hint: make deps-envoy)")
-	}
+	part := deps.Envoy("1.40.0")
+	deps.Need(t, part)
+	binary := filepath.Join(deps.Dir(part), "envoy")
 	t.Setenv("TMPDIR", t.TempDir())
 	var out bytes.Buffer
 	if err := Run(t.Context(), Options{Duration: leastDuration, Module: module(t), Envoy: binary, Out: &out}); err != nil {

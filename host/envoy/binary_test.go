@@ -2,30 +2,40 @@ package envoy
 
 import (
 	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
-	"github.com/wasm-e2ee/wasm-e2ee/tests/artifact"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/deps"
+	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/process"
 )
 
-// binaries are the Envoys that the configuration must suit, by version. The first must be there
-// where everything is tested.
+// binaries are the Envoys that the configuration must suit, by version. The first is part of
+// every test run.
 func binaries(t *testing.T) map[string]string {
 	t.Helper()
 	found := map[string]string{}
 	for i, version := range []string{"1.40.0", "1.39.3", "1.37.0"} {
-		path := filepath.Join(artifact.Root(), "build", "deps", "envoy-"+version, "envoy")
-		if _, err := os.Stat(path); err == nil {
-			found[version] = path
-		} else if i == 0 && os.Getenv("CI") == "true" {
-			t.Fatalf("%v (hint: make deps-envoy)", err)
+		part := deps.Envoy(version)
+		if i == 0 {
+			deps.Need(t, part)
 		}
-	}
-	if len(found) == 0 {
-		t.Skip("no Envoy in build/deps (hint: make deps-envoy)")
+		if deps.Have(part) {
+			found[version] = filepath.Join(deps.Dir(part), "envoy")
+		}
 	}
 	return found
 }
@@ -75,14 +85,124 @@ func TestEveryEnvoyAcceptsWhatIsWritten(t *testing.T) {
 	}
 }
 
-// TestEnvoyLoadsTheModule compiles all of e2ee.wasm, which takes Envoy its time.
-func TestEnvoyLoadsTheModule(t *testing.T) {
-	binary, ok := binaries(t)["1.40.0"]
-	if !ok {
-		t.Skip("no Envoy 1.40.0 in build/deps (hint: make deps-envoy)")
+// run starts Envoy 1.40.0 with a configuration that lets every byte pass, waits until it serves,
+// and returns how a client sees the cluster through it.
+func run(t *testing.T, text string, brokers []kadm.BrokerDetail, opts ...kgo.Opt) error {
+	t.Helper()
+	ports := free(t, 2+len(brokers))
+	s := spec(t, fmt.Sprintf("listen: 127.0.0.1:%d\n", ports)+text+unixAgent, 0)
+	s.Cluster.Brokers, s.Admin = brokers, fmt.Sprintf("127.0.0.1:%d", ports+1+len(brokers))
+	p, err := process.Start(process.Spec{Name: "envoy", Args: []string{binaries(t)["1.40.0"], "-c", put(t, s, leastModule()),
+		"--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"}})
+	if err != nil {
+		t.Fatal(err)
 	}
-	path := put(t, spec(t, "bootstrap: [localhost:9092]\n"+unixAgent, 1), artifact.Module(t))
-	if err := Validate(t.Context(), binary, path); err != nil {
+	defer p.Stop(5 * time.Second)
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		if response, err := http.Get("http://" + s.Admin + "/ready"); err == nil {
+			response.Body.Close()
+			if response.StatusCode == http.StatusOK {
+				break
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not ready\n%s", p.Output())
+		}
+	}
+	client, err := kgo.NewClient(append(opts, kgo.SeedBrokers(s.File.Listen), kgo.RetryTimeout(time.Second), kgo.RequestRetries(1))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	return client.Ping(ctx)
+}
+
+// free returns the first of n ports in a row that were free just now.
+func free(t *testing.T, n int) int {
+	t.Helper()
+	for range 100 {
+		var held []net.Listener
+		first := 0
+		for i := range n {
+			ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", max(0, first+i)))
+			if err != nil {
+				break
+			}
+			held = append(held, ln)
+			if i == 0 {
+				first = ln.Addr().(*net.TCPAddr).Port
+			}
+		}
+		for _, ln := range held {
+			ln.Close()
+		}
+		if len(held) == n {
+			return first
+		}
+	}
+	t.Fatal("no free ports in a row")
+	return 0
+}
+
+// TestABrokerMustProveItsName has brokers with good and with bad certificates.
+func TestABrokerMustProveItsName(t *testing.T) {
+	binaries(t)
+	right, other, stranger := certify(t, "127.0.0.1"), certify(t, "broker.example.com"), certify(t, "127.0.0.1")
+	for name, c := range map[string]struct {
+		server certificateFiles
+		ca     string
+		ok     bool
+	}{
+		"its address":        {right, right.CA, true},
+		"another name":       {other, other.CA, false},
+		"of another root":    {stranger, right.CA, false},
+		"two to begin with":  {right, right.CA, true},
+		"two with bad names": {other, other.CA, false},
+	} {
+		pair, err := tls.LoadX509KeyPair(c.server.Cert, c.server.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.TLS(&tls.Config{Certificates: []tls.Certificate{pair}}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cluster.Close()
+		seeds := cluster.ListenAddrs()[0]
+		if strings.HasPrefix(name, "two") {
+			seeds += "," + seeds
+		}
+		_, port, _ := net.SplitHostPort(cluster.ListenAddrs()[0])
+		at, _ := strconv.Atoi(port)
+		err = run(t, fmt.Sprintf("bootstrap: [%s]\ntls: {enabled: true, ca: %s}\n", seeds, c.ca), []kadm.BrokerDetail{{NodeID: 0, Host: "127.0.0.1", Port: int32(at)}})
+		if (err == nil) != c.ok {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestClientsAreServedWithTLS(t *testing.T) {
+	binaries(t)
+	proof := certify(t, "127.0.0.1")
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cluster.Close()
+	pem, err := os.ReadFile(proof.CA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pem)
+	text := fmt.Sprintf("bootstrap: [%s]\nclient_tls: {cert: %s, key: %s}\n", cluster.ListenAddrs()[0], proof.Cert, proof.Key)
+	brokers := []kadm.BrokerDetail{{NodeID: 0, Host: "127.0.0.1", Port: 1}}
+	if err := run(t, text, brokers, kgo.DialTLSConfig(&tls.Config{RootCAs: roots})); err != nil {
 		t.Error(err)
+	}
+	if err := run(t, text, brokers); err == nil {
+		t.Error("a client without TLS was served")
 	}
 }
