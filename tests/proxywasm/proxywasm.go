@@ -23,6 +23,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -87,8 +89,16 @@ type Proxy struct {
 	running   sync.WaitGroup
 }
 
-// compiled keeps compiled code for as long as the process runs.
-var compiled = wazero.NewCompilationCache()
+// compiled keeps compiled code for all proxies of a process, and for the next process where the
+// user has a cache directory.
+var compiled = sync.OnceValue(func() wazero.CompilationCache {
+	if dir, err := os.UserCacheDir(); err == nil {
+		if cache, err := wazero.NewCompilationCacheWithDir(filepath.Join(dir, "wasm-e2ee", "proxywasm")); err == nil {
+			return cache
+		}
+	}
+	return wazero.NewCompilationCache()
+})
 
 // Start runs a proxy. A module that Envoy would not load, and a configuration that the module
 // refuses, are errors, with what the module logged.
@@ -106,7 +116,7 @@ func Start(o Options) (*Proxy, error) {
 	for name, address := range o.Clusters {
 		p.http[name] = newCluster(address)
 	}
-	p.runtime = wazero.NewRuntimeWithConfig(p.ctx, wazero.NewRuntimeConfig().WithCompilationCache(compiled).WithMemoryLimitPages(maxPages))
+	p.runtime = wazero.NewRuntimeWithConfig(p.ctx, wazero.NewRuntimeConfig().WithCompilationCache(compiled()).WithMemoryLimitPages(maxPages))
 	if err := p.start(); err != nil {
 		for _, line := range p.Log() {
 			if line.Level >= LevelWarn {
