@@ -382,6 +382,7 @@ func (k *Keys) renewed(q *channel.Request, a *channel.Answer) error {
 		case h == nil:
 		case !kept[kid]:
 			k.erase(kid)
+			k.follow(kid)
 		default:
 			h.renewAt = k.sentAt + renewEvery
 			if h.root != 0 {
@@ -390,6 +391,15 @@ func (k *Keys) renewed(q *channel.Request, a *channel.Answer) error {
 		}
 	}
 	return nil
+}
+
+// follow asks for a lease in the place of one whose epoch was replaced, before a Produce misses it.
+func (k *Keys) follow(kid abi.Kid) {
+	for _, l := range k.leases {
+		if l.kid == kid && k.sentAt-l.used < renewEvery {
+			l.ask, l.notBefore = true, 0
+		}
+	}
 }
 
 // told takes what the agent said of a batch that opened. It reports whether it must be told again.
