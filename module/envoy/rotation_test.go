@@ -14,9 +14,9 @@ import (
 // time before it ends: the shape of a rotation, without its cryptography.
 type rotating struct {
 	age, lead uint64 // ms
-	epochs map[string]*rotatingEpoch
-	held   map[abi.Kid]bool
-	begun  uint64
+	epochs    map[string]*rotatingEpoch
+	held      map[abi.Kid]bool
+	begun     uint64
 }
 
 type rotatingEpoch struct {
