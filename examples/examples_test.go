@@ -17,6 +17,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 
 	"github.com/wasm-e2ee/wasm-e2ee/host/config"
+	"github.com/wasm-e2ee/wasm-e2ee/host/envoy"
+	"github.com/wasm-e2ee/wasm-e2ee/tests/artifact"
 )
 
 var documents = []string{
@@ -27,6 +29,7 @@ var documents = []string{
 	"quickstart/README.md",
 	"sidecar/README.md",
 	"sidecar/OPERATING.md",
+	"envoy/README.md",
 }
 
 func read(t *testing.T, path string) string {
@@ -48,7 +51,7 @@ func blocks(text, language string) []string {
 }
 
 func TestConfigurationsInDocumentsAreAccepted(t *testing.T) {
-	files := []string{"sidecar/producer.yaml", "sidecar/consumer.yaml"}
+	files := []string{"sidecar/producer.yaml", "sidecar/consumer.yaml", "envoy/agent.yaml"}
 	for _, document := range documents {
 		for _, block := range blocks(read(t, document), "yaml") {
 			path := filepath.Join(t.TempDir(), "node.yaml")
@@ -111,12 +114,15 @@ func TestEnrolmentInDocumentsRuns(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
-	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
-	if err != nil {
+	if _, err := artifact.Build(filepath.Join(bin, "e2ee.wasm")); err != nil {
 		t.Fatal(err)
 	}
-	defer cluster.Close()
-	for document, states := range map[string]int{"../README.md": 0, "quickstart/README.md": 3} {
+	for document, states := range map[string]int{"../README.md": 0, "quickstart/README.md": 3, "envoy/README.md": 1} {
+		cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cluster.Close()
 		dir := t.TempDir()
 		shell := func(script string) *exec.Cmd {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -145,9 +151,24 @@ func TestEnrolmentInDocumentsRuns(t *testing.T) {
 				defer func() { run.Process.Kill(); run.Wait() }()
 			}
 		}
+		if document == "envoy/README.md" {
+			checkEnvoy(t, filepath.Join(dir, "envoy.yaml"))
+		}
 		if made, _ := filepath.Glob(filepath.Join(dir, "*.state")); len(made) != states {
 			t.Errorf("%s enrols %v, want %d nodes", document, made, states)
 		}
+	}
+}
+
+// checkEnvoy is for the configuration that a document's commands wrote.
+func checkEnvoy(t *testing.T, path string) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err == nil {
+		err = envoy.Check(text)
+	}
+	if err != nil {
+		t.Error(err)
 	}
 }
 
