@@ -98,6 +98,9 @@ func (e *envoyPlane) arrange(ctx context.Context, o Options) error {
 	if e.spec.Module, err = envoy.ReadModule(ctx, path, wasm); err != nil {
 		return err
 	}
+	if e.spec.Envoy, err = envoy.Version(ctx, o.Envoy); err != nil {
+		return err
+	}
 	if e.spec.Cluster, err = envoy.Discover(ctx, &e.spec.File.Cluster); err != nil {
 		return err
 	}

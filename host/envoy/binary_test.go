@@ -70,8 +70,10 @@ func TestEveryEnvoyAcceptsWhatIsWritten(t *testing.T) {
 		if says, err := Version(t.Context(), binary); err != nil || says != version {
 			t.Errorf("Envoy %s says that it is %q: %v", version, says, err)
 		}
+		known := spec(t, "bootstrap: [127.0.0.1:9092]\nagent: {listen: '127.0.0.1:9465', pairing_key_file: pairing.key}\n", 1)
+		known.Envoy = version
 		for name, path := range map[string]string{
-			"one broker":            put(t, spec(t, "bootstrap: [127.0.0.1:9092]\nagent: {listen: '127.0.0.1:9465', pairing_key_file: pairing.key}\n", 1), leastModule()),
+			"of its version":        put(t, known, leastModule()),
 			"three brokers and TLS": put(t, spec(t, "bootstrap: [localhost:9092, 127.0.0.1:9093]\nlisten: '[::1]:19092'\n"+secure+unixAgent, 3), leastModule()),
 		} {
 			if err := Validate(t.Context(), binary, path); err != nil {

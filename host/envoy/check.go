@@ -40,15 +40,17 @@ type (
 		Configuration struct {
 			Value string `yaml:"value"`
 		} `yaml:"configuration"`
-		Restriction struct {
-			Allowed map[string]any `yaml:"allowed_capabilities"`
-		} `yaml:"capability_restriction_config"`
-		VM struct {
+		Restriction restriction `yaml:"capability_restriction_config"` // before Envoy 1.40
+		VM          struct {
+			Restriction restriction `yaml:"capability_restriction_config"`
 			Environment struct {
 				Keys   []string          `yaml:"host_env_keys"`
 				Values map[string]string `yaml:"key_values"`
 			} `yaml:"environment_variables"`
 		} `yaml:"vm_config"`
+	}
+	restriction struct {
+		Allowed map[string]any `yaml:"allowed_capabilities"`
 	}
 	cluster struct {
 		Name   string    `yaml:"name"`
@@ -128,7 +130,7 @@ func Check(text []byte) error {
 			if !slices.Equal(w.VM.Environment.Keys, []string{plugin.KeyVariable}) || len(w.VM.Environment.Values) > 0 {
 				refuse("%s: the pairing key must come from Envoy's environment, and nothing else may", l.Name)
 			}
-			if len(w.Restriction.Allowed) == 0 {
+			if len(w.Restriction.Allowed)+len(w.VM.Restriction.Allowed) == 0 {
 				refuse("%s: the module's capabilities are not restricted", l.Name)
 			}
 			if conf == "" {

@@ -28,6 +28,7 @@ type Spec struct {
 	Cluster kadm.Metadata // from Discover
 	Module  Module
 	Admin   string // IP:PORT on loopback, or unix:/path
+	Envoy   string // the version that is to run it, as from Version; "" suits 1.37 to 1.40
 }
 
 // An object is a YAML mapping in the order in which a person reads it.

@@ -61,6 +61,11 @@ func (s *Spec) filter(p *places) (object, error) {
 	for _, name := range s.Module.capabilities {
 		allowed = append(allowed, obj(name, object{})...)
 	}
+	restriction := obj("allowed_capabilities", allowed)
+	var ofVM, ofPlugin any = nil, restriction
+	if restrictsVM(s.Envoy) {
+		ofVM, ofPlugin = restriction, nil
+	}
 	return typed("envoy.extensions.filters.network.wasm.v3.Wasm", "config", obj(
 		"name", "wasm-e2ee",
 		"root_id", "wasm-e2ee",
@@ -72,10 +77,19 @@ func (s *Spec) filter(p *places) (object, error) {
 			"runtime", "envoy.wasm.runtime.v8",
 			"code", obj("local", obj("filename", s.Module.Path)),
 			"environment_variables", obj("host_env_keys", []string{plugin.KeyVariable}),
+			"capability_restriction_config", ofVM,
 		),
 		"configuration", typed("google.protobuf.StringValue", "value", conf),
-		"capability_restriction_config", obj("allowed_capabilities", allowed),
+		"capability_restriction_config", ofPlugin,
 	)), nil
+}
+
+// restrictsVM reports whether this version of Envoy has the restriction with the virtual machine.
+// Those before 1.40 know it only with the plugin, where 1.40 warns that it will go.
+func restrictsVM(version string) bool {
+	var major, minor int
+	_, err := fmt.Sscanf(version, "%d.%d", &major, &minor)
+	return err == nil && (major > 1 || minor >= 40)
 }
 
 // plugin is the module's own configuration.

@@ -54,12 +54,22 @@ func (c *envoyConfig) Run(ctx context.Context) error {
 	if spec.Cluster, err = hostenvoy.Discover(ctx, &file.Cluster); err != nil {
 		return err
 	}
+	binary, err := hostenvoy.Find(c.Envoy)
+	if err != nil && c.Envoy != "" {
+		return err
+	}
+	verdict := "checked by our own rules alone: no envoy is on the PATH, and --envoy names none"
+	if err == nil {
+		if spec.Envoy, err = hostenvoy.Version(ctx, binary); err != nil {
+			return err
+		}
+		verdict = fmt.Sprintf("checked by our own rules and by Envoy %s (%s), which loaded the module", spec.Envoy, binary)
+	}
 	text, err := hostenvoy.Write(spec)
 	if err != nil {
 		return err
 	}
-	verdict, err := c.keep(ctx, text)
-	if err != nil {
+	if err := c.keep(ctx, binary, text); err != nil {
 		return err
 	}
 	fmt.Printf("%s: Kafka cluster %s, %d broker(s), node %s\n%s\nnext: WASM_E2EE_PAIRING_KEY=\"$(cat %s)\" envoy -c %s\n",
@@ -67,36 +77,26 @@ func (c *envoyConfig) Run(ctx context.Context) error {
 	return nil
 }
 
-// keep puts the configuration into its place once an Envoy has accepted it, and says which.
-func (c *envoyConfig) keep(ctx context.Context, text []byte) (verdict string, err error) {
+// keep puts the configuration into its place once the Envoy at binary, "" for none, has accepted
+// it.
+func (c *envoyConfig) keep(ctx context.Context, binary string, text []byte) error {
 	// Envoy goes by the end of a file's name.
 	draft, err := os.CreateTemp(filepath.Dir(c.Out), ".envoy-*.yaml")
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer os.Remove(draft.Name())
 	_, err = draft.Write(text)
 	if err = errors.Join(err, draft.Chmod(0o644), draft.Sync(), draft.Close()); err != nil {
-		return "", err
+		return err
 	}
-	binary, err := hostenvoy.Find(c.Envoy)
-	switch {
-	case err != nil && c.Envoy != "":
-		return "", err
-	case err != nil:
-		verdict = "checked by our own rules alone: no envoy is on the PATH, and --envoy names none"
-	default:
-		version, err := hostenvoy.Version(ctx, binary)
-		if err == nil {
-			err = hostenvoy.Validate(ctx, binary, draft.Name())
+	if binary != "" {
+		if err := hostenvoy.Validate(ctx, binary, draft.Name()); err != nil {
+			return err
 		}
-		if err != nil {
-			return "", err
-		}
-		verdict = fmt.Sprintf("checked by our own rules and by Envoy %s (%s), which loaded the module", version, binary)
 	}
 	if c.Replace {
-		return verdict, os.Rename(draft.Name(), c.Out)
+		return os.Rename(draft.Name(), c.Out)
 	}
-	return verdict, writeNew(c.Out, text, 0o644)
+	return writeNew(c.Out, text, 0o644)
 }
