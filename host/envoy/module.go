@@ -66,14 +66,16 @@ func (s *Spec) filter(p *places) (object, error) {
 	if restrictsVM(s.Envoy) {
 		ofVM, ofPlugin = restriction, nil
 	}
+	digest := sha256.Sum256([]byte(conf))
 	return typed("envoy.extensions.filters.network.wasm.v3.Wasm", "config", obj(
 		"name", "wasm-e2ee",
 		"root_id", "wasm-e2ee",
 		"failure_policy", "FAIL_RELOAD",
 		"reload_config", obj("backoff", obj("base_interval", "1s")),
 		"vm_config", obj(
-			// Of this node: what workers share must not meet what another node's do.
-			"vm_id", "wasm-e2ee-"+s.Node.Node.String(),
+			// What workers share must not meet what another node's do. And a virtual machine
+			// takes one configuration: a changed one that comes to a running Envoy needs another.
+			"vm_id", fmt.Sprintf("wasm-e2ee-%v-%x", s.Node.Node, digest[:4]),
 			"runtime", "envoy.wasm.runtime.v8",
 			"code", obj("local", obj("filename", s.Module.Path)),
 			"environment_variables", obj("host_env_keys", []string{plugin.KeyVariable}),
