@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 
+	"github.com/wasm-e2ee/wasm-e2ee/abi/kafka"
 	"github.com/wasm-e2ee/wasm-e2ee/abi/plugin"
 )
 
@@ -86,6 +87,7 @@ func (v *VM) OnUpstreamData(id uint32, end bool) plugin.Action {
 			// What the client is to receive is only now on its way: the next tick closes.
 			c.broken = true
 			v.waiting[id] = c
+			v.unanswered(c, now)
 			return
 		}
 		v.resume(c, now)
@@ -94,6 +96,21 @@ func (v *VM) OnUpstreamData(id uint32, end bool) plugin.Action {
 		}
 	})
 	return action
+}
+
+// unanswered counts a broker that closes a connection instead of answering, as Kafka does where
+// it cannot read a request, and says so.
+func (v *VM) unanswered(c *connection, now uint64) {
+	if len(c.stream.pending) == 0 {
+		return
+	}
+	v.stats.closed[faultBroker]++
+	x := c.stream.pending[0]
+	name := kafka.APIName(x.key)
+	if v.quiet.allow(closing{faultBroker, api(name)}, now) {
+		v.log(plugin.LevelWarn, "broker closed the connection", "unanswered", name, "version", x.version,
+			"client", string(v.host.Property("source", "address")))
+	}
 }
 
 // OnClose is told that one side is gone: nothing of the connection can go on.

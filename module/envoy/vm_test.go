@@ -283,6 +283,22 @@ func TestABrokerThatEndsIsHeardBefore(t *testing.T) {
 	}
 }
 
+func TestABrokerThatClosesInsteadOfAnsweringIsCounted(t *testing.T) {
+	p := configured(t)
+	for id := range uint32(2) {
+		p.connect(2 + id)
+		if id == 0 {
+			p.send(2, requestFrame(1, metadataRequest()), false)
+		}
+		p.answer(2+id, nil, true)
+	}
+	p.tick(tickPeriod)
+	p.said("broker closed the connection", "unanswered=Metadata", "version=9")
+	if got := p.total("closed_connections_total.fault.broker"); got != 1 {
+		t.Errorf("%d are counted, want that of the connection with a request", got)
+	}
+}
+
 func TestAnAgentThatDoesNotAnswerIsAskedAgain(t *testing.T) {
 	p := configured(t)
 	p.connect(2)
