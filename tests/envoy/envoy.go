@@ -114,6 +114,7 @@ func ready(ctx context.Context, p *process.Process, admin string) error {
 func (e *Envoy) Restart(t testing.TB) {
 	t.Helper()
 	e.before += e.Output()
+	e.epoch = 0 // there is none to take over from
 	e.launch(t)
 }
 

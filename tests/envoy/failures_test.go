@@ -132,7 +132,6 @@ func (w *world) garbage(t *testing.T, r *row, out *envoyFace, in face, n int, se
 	job := clients.Job{Bootstrap: out.bootstrap(), Topic: topic, Group: topic, Codec: "snappy", Records: sent, Count: len(sent), PerSecond: 500}
 	healthy := make(chan error, 1)
 	go func() { healthy <- clients.FranzGo.Produce(t.Context(), job) }()
-	before, memory := out.closed(), out.rss()
 
 	rng := rand.New(rand.NewPCG(seed, 1))
 	kinds := raw.Garbage(rng)
@@ -141,6 +140,16 @@ func (w *world) garbage(t *testing.T, r *row, out *envoyFace, in face, n int, se
 		names = append(names, name)
 	}
 	slices.Sort(names)
+	for _, name := range names { // one by one: each counts
+		before := out.closed()
+		if err := closes(out.bootstrap(), kinds[name]); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if !waits(5*time.Second, func() bool { return out.closed() > before }) {
+			t.Errorf("%s: no metric counts the connection that was closed", name)
+		}
+	}
+	before, memory := out.closed(), out.rss()
 	const atOnce = 16
 	var wg sync.WaitGroup
 	work := make(chan string)
@@ -175,18 +184,24 @@ func (w *world) garbage(t *testing.T, r *row, out *envoyFace, in face, n int, se
 	if err != nil {
 		t.Errorf("the healthy client's records: %v", err)
 	}
-	counted := int64(0)
-	for deadline := time.Now().Add(10 * time.Second); counted < int64(n) && time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
-		counted = out.closed() - before
-	}
-	if counted < int64(n) {
-		t.Errorf("%d connections were closed, %d of them counted", n, counted)
+	if !waits(10*time.Second, func() bool { return out.closed()-before >= int64(n) }) {
+		t.Errorf("%d connections were closed, %d of them counted", n, out.closed()-before)
 	}
 	if !strings.Contains(out.log(), "connection closed") {
 		t.Error("the log does not say that connections were closed")
 	}
 	r.note("%d connections in %.1f s", n, took.Seconds())
 	r.note("memory %+d MB", (out.rss()-memory)>>20)
+}
+
+// waits reports whether a condition holds in time.
+func waits(limit time.Duration, holds func() bool) bool {
+	for deadline := time.Now().Add(limit); !holds(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			return false
+		}
+	}
+	return true
 }
 
 // closes sends bytes over a connection of its own and wants it to be closed.

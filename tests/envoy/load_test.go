@@ -61,24 +61,23 @@ func (w *world) pipelined(t *testing.T, r *row, out face) {
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(time.Minute))
 	produced := 0
-	format := kmsg.NewRequestFormatter(kmsg.FormatterClientID("pipelined"))
 	var all []byte
 	for id := range int32(requests) {
 		switch id % 4 {
 		case 0:
 			m := kmsg.NewPtrMetadataRequest()
 			m.Version = 9
-			all = format.AppendRequest(all, m, id)
+			all = append(all, request(m, id)...)
 		case 1:
 			v := kmsg.NewPtrApiVersionsRequest()
 			v.Version = 2
-			all = format.AppendRequest(all, v, id)
+			all = append(all, request(v, id)...)
 		default:
 			produced++
 			p := kmsg.NewPtrProduceRequest()
 			p.Version, p.Acks, p.TimeoutMillis = 8, -1, 10_000
 			p.Topics = []kmsg.ProduceRequestTopic{{Topic: topic, Partitions: []kmsg.ProduceRequestTopicPartition{{Records: raw.PlainBatch(fmt.Sprint("record ", id))}}}}
-			all = format.AppendRequest(all, p, id)
+			all = append(all, request(p, id)...)
 		}
 	}
 	written := make(chan error, 1)
@@ -139,7 +138,7 @@ func (w *world) slowReaders(t *testing.T, r *row, out face, in *envoyFace, limit
 	req.Topics = []kmsg.FetchRequestTopic{{Topic: topic, Partitions: []kmsg.FetchRequestTopicPartition{p}}}
 	var ask []byte
 	for id := range int32(asked) {
-		ask = kmsg.NewRequestFormatter(kmsg.FormatterClientID("slow")).AppendRequest(ask, req, id)
+		ask = append(ask, request(req, id)...)
 	}
 	before := in.rss()
 	var slow []net.Conn
@@ -150,10 +149,16 @@ func (w *world) slowReaders(t *testing.T, r *row, out face, in *envoyFace, limit
 		}
 		defer c.Close()
 		c.SetDeadline(time.Now().Add(3 * time.Minute))
+		slow = append(slow, c)
+		// Each worker has the key before the first answer that counts.
+		if !waits(20*time.Second, func() bool { got, err := fetched(c, req); return err != nil || len(got) > 0 }) {
+			t.Fatal("a reader gets no records")
+		}
+	}
+	for _, c := range slow {
 		if _, err := c.Write(ask); err != nil {
 			t.Fatal(err)
 		}
-		slow = append(slow, c)
 	}
 	most := int64(0)
 	for i := range 5 {
@@ -176,20 +181,11 @@ func (w *world) slowReaders(t *testing.T, r *row, out face, in *envoyFace, limit
 	total := 0
 	for i, c := range slow {
 		for id := range asked {
-			answer, err := whole(c)
+			got, err := answered(c)
 			if err != nil {
 				t.Fatalf("reader %d, answer %d: %v", i, id, err)
 			}
-			total += len(answer)
-			if len(answer) < 4 {
-				t.Fatalf("reader %d, answer %d: %d B", i, id, len(answer))
-			}
-			resp := kmsg.NewPtrFetchResponse()
-			resp.Version = 11
-			if err := resp.ReadFrom(answer[4:]); err != nil {
-				t.Fatalf("reader %d, answer %d: %v", i, id, err)
-			}
-			got := resp.Topics[0].Partitions[0].RecordBatches
+			total += len(got)
 			if first == nil {
 				first = got
 			}
@@ -201,17 +197,41 @@ func (w *world) slowReaders(t *testing.T, r *row, out face, in *envoyFace, limit
 	r.note("%d readers, %d MB in all, memory %+d MB at most", readers, total>>20, most>>20)
 }
 
-// whole reads one frame of at most 64 MB.
-func whole(c net.Conn) ([]byte, error) {
+// request is one frame.
+func request(r kmsg.Request, id int32) []byte {
+	return kmsg.NewRequestFormatter(kmsg.FormatterClientID("e2e")).AppendRequest(nil, r, id)
+}
+
+// fetched asks once and returns the records of the one partition.
+func fetched(c net.Conn, req *kmsg.FetchRequest) ([]byte, error) {
+	if _, err := c.Write(request(req, 0)); err != nil {
+		return nil, err
+	}
+	return answered(c)
+}
+
+// answered reads the answer to a Fetch of version 11, at most 64 MB.
+func answered(c net.Conn) ([]byte, error) {
 	var size [4]byte
 	if _, err := io.ReadFull(c, size[:]); err != nil {
 		return nil, err
 	}
 	n := binary.BigEndian.Uint32(size[:])
-	if n > 64<<20 {
-		return nil, errors.New("an answer that is too large")
+	if n < 4 || n > 64<<20 {
+		return nil, fmt.Errorf("an answer of %d B", n)
 	}
 	b := make([]byte, n)
-	_, err := io.ReadFull(c, b)
-	return b, err
+	if _, err := io.ReadFull(c, b); err != nil {
+		return nil, err
+	}
+	resp := kmsg.NewPtrFetchResponse()
+	resp.Version = 11
+	if err := resp.ReadFrom(b[4:]); err != nil {
+		return nil, err
+	}
+	if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
+		return nil, errors.New("an answer without the partition")
+	}
+	p := resp.Topics[0].Partitions[0]
+	return p.RecordBatches, kerr.ErrorForCode(p.ErrorCode)
 }

@@ -40,6 +40,9 @@ func (w *world) soak(t *testing.T, r *row, out, in *envoyFace, length time.Durat
 		}
 	})
 	for k, f := range faces {
+		if n := f.metric("closed_connections_total.fault.module"); n != 0 {
+			t.Errorf("%s: the module closed %d connections by a bug", f, n)
+		}
 		n := len(samples[k]) / 4
 		if n == 0 {
 			t.Fatal("too short to tell anything of memory")

@@ -50,9 +50,9 @@ func (w *world) trapped(t *testing.T, r *row, version string, in face) {
 		}
 		cancel()
 	}
-	active := func() int64 {
-		all, _ := out.Stats("wasm.envoy.wasm.runtime.v8.")
-		return all["created"]
+	reloads := func() int64 {
+		all, _ := out.Stats("wasm.wasm-e2ee.")
+		return all["vm_reload_success"]
 	}
 	w.while(t, r, "trapped", out, in, 200, func(ctx context.Context) {
 		pause(ctx, 3*time.Second)
@@ -61,11 +61,17 @@ func (w *world) trapped(t *testing.T, r *row, version string, in face) {
 		}
 		nodes.Poll(t, 5*time.Second, "a count of what the bug closed", func() bool { return out.metric("closed_connections_total.fault.module") == 1 })
 		for range 3 {
-			before := active()
+			before := reloads()
 			if err := produceOnce(out.bootstrap(), trapTopic, 10*time.Second); err == nil {
 				t.Error("a Produce at which the module traps was acknowledged")
 			}
-			nodes.Poll(t, 30*time.Second, "a fresh virtual machine", func() bool { return active() > before })
+			if !waits(30*time.Second, func() bool {
+				_ = closes(out.bootstrap(), []byte{0, 0, 0, 0}) // it is made for the next connection
+				return reloads() > before
+			}) {
+				all, _ := out.Stats("wasm.")
+				t.Errorf("no fresh virtual machine after 30s: %v", all)
+			}
 			pause(ctx, 2*time.Second)
 		}
 	})
