@@ -29,11 +29,11 @@ var summary report
 // scenario runs one scenario as a subtest and gives it a row of the summary.
 func scenario(t *testing.T, name, where string, run func(t *testing.T, r *row)) bool {
 	t.Helper()
-	r := &row{scenario: name, where: where, result: "did not end"}
-	summary.mu.Lock()
-	summary.rows = append(summary.rows, r)
-	summary.mu.Unlock()
 	return t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
+		r := &row{scenario: name, where: where, result: "did not end"}
+		summary.mu.Lock()
+		summary.rows = append(summary.rows, r)
+		summary.mu.Unlock()
 		begin := time.Now()
 		defer func() {
 			r.took = time.Since(begin)
