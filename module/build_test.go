@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/wasm-e2ee/wasm-e2ee/module/kernel/splice"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/artifact"
 )
 
@@ -31,7 +32,11 @@ func TestTheArtifactIsTheSameFromAnyFolder(t *testing.T) {
 	if output, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, output)
 	}
-	there, err := os.ReadFile(out)
+	linked, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	there, err := splice.Splice(linked)
 	if err != nil {
 		t.Fatal(err)
 	}

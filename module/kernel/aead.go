@@ -1,12 +1,13 @@
 // Package kernel is the arithmetic that a batch costs: XChaCha20-Poly1305
-// (draft-irtf-cfrg-xchacha-03) over bytes in place, as plain functions, so that a faster
+// (draft-irtf-cfrg-xchacha-03) over bytes in place and CRC-32C, as plain functions, so that a faster
 // back end can take their place. It knows nothing of formats or policy.
 //
 // Inside the module the AEAD of RFC 8439 §2.8 is put together from x/crypto's ChaCha20 and
 // Poly1305 (sealInPlace, openInPlace), because their states can be wiped where they stand;
 // x/crypto's ready-made AEAD leaves a copy of the key on the heap, where it outlives the
 // leaf. Everywhere else that ready-made AEAD is used, which is also what the other is tested
-// against.
+// against. The released module is built with the tag simd and takes neither: its functions
+// are those of package simd.
 package kernel
 
 import (

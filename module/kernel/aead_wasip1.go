@@ -1,3 +1,5 @@
+//go:build !simd
+
 package kernel
 
 // Seal encrypts all of buf but its last TagSize bytes in place and writes the tag there. No

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"bytes"
+	"hash/crc32"
 	"math/rand/v2"
 	"testing"
 
@@ -90,12 +91,15 @@ func tamper(t *testing.T, sealed []byte, key [KeySize]byte, nonce [NonceSize]byt
 	}
 }
 
-func BenchmarkSeal16K(b *testing.B) {
-	var key [KeySize]byte
-	var nonce [NonceSize]byte
-	buf := make([]byte, 16<<10+TagSize)
-	b.SetBytes(16 << 10)
-	for b.Loop() {
-		sealInPlace(buf, &key, &nonce, nil)
+func TestCRC32CIsTheReadyMadeOne(t *testing.T) {
+	b := make([]byte, 20<<10)
+	for i := range b {
+		b[i] = byte(i * i >> 3)
+	}
+	for n := 4; n < len(b); n += 1 + n/9 {
+		from := n % 5
+		if got, want := CRC32C(b[from:n]), crc32.Checksum(b[from:n], crc32.MakeTable(crc32.Castagnoli)); got != want {
+			t.Fatalf("%d bytes: %08x, want %08x", n-from, got, want)
+		}
 	}
 }

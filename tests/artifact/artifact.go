@@ -7,12 +7,18 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
+
+	"github.com/wasm-e2ee/wasm-e2ee/module/kernel/splice"
 )
 
-// Flags are the build flags of the released artifact; the Makefile has the same.
-var Flags = []string{"build", "-buildmode=c-shared", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid="}
+// Flags are the build flags of the released artifact before the kernel is put in; the
+// Makefile has the same.
+var Flags = append(slices.Clone(portable), "-tags=simd")
+
+var portable = []string{"build", "-buildmode=c-shared", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid="}
 
 // Module returns the bytes of e2ee.wasm as built from this tree.
 func Module(tb testing.TB) []byte {
@@ -40,7 +46,25 @@ const OverlayEnv = "E2EE_OVERLAY"
 // Build writes e2ee.wasm to path and returns its bytes; extra flags go before the package.
 // An error carries the compiler's output.
 func Build(path string, extra ...string) ([]byte, error) {
-	args := append(append(append([]string{}, Flags...), extra...), "-o", path, "./module")
+	linked, err := link(path, append(slices.Clone(Flags), extra...))
+	if err != nil {
+		return nil, err
+	}
+	module, err := splice.Splice(linked)
+	if err != nil {
+		return nil, err
+	}
+	return module, os.WriteFile(path, module, 0o644)
+}
+
+// BuildPortable is Build of the module whose kernel is Go, for hosts without SIMD. What is
+// edited in that kernel shows in this build alone.
+func BuildPortable(path string, extra ...string) ([]byte, error) {
+	return link(path, append(slices.Clone(portable), extra...))
+}
+
+func link(path string, args []string) ([]byte, error) {
+	args = append(args, "-o", path, "./module")
 	if overlay := os.Getenv(OverlayEnv); overlay != "" {
 		args = append([]string{"build", "-overlay=" + overlay}, args[1:]...)
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 func main() {
-	out := flag.String("o", "", "where the module goes; the file itself where empty")
+	out := flag.String("o", "build/e2ee.wasm", "where the module goes")
 	flag.Parse()
 	if err := run(flag.Arg(0), *out); err != nil {
 		fmt.Fprintln(os.Stderr, "splice:", err)
@@ -25,9 +25,6 @@ func run(in, out string) error {
 	}
 	if module, err = splice.Splice(module); err != nil {
 		return fmt.Errorf("%s: %w", in, err)
-	}
-	if out == "" {
-		out = in
 	}
 	return os.WriteFile(out, module, 0o644)
 }
