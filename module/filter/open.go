@@ -84,7 +84,7 @@ func (f *Filter) open(buf []byte, n int, topic []byte, partition int32) (abi.Res
 		h.MaxTimestamp = preamble.MaxTimestamp
 	}
 	h.Put(buf)
-	kafka.SetBatchCRC(buf[:size])
+	kafka.PutBatchCRC(buf, batchCRC(buf[:size]))
 
 	f.counters[abi.CounterOpenedBatches]++
 	f.counters[abi.CounterOpenedRecords] += uint64(h.NumRecords)

@@ -71,7 +71,7 @@ func (f *Filter) seal(buf []byte, n int, topic []byte, partition int32, now uint
 		outer.Attributes |= int16(kafka.CodecLZ4)
 	}
 	outer.Put(b)
-	kafka.SetBatchCRC(b)
+	kafka.PutBatchCRC(b, batchCRC(b))
 
 	f.counters[abi.CounterSealedBatches]++
 	f.counters[abi.CounterSealedRecords] += uint64(h.NumRecords)
@@ -116,6 +116,9 @@ func checkProduced(b []byte) (kafka.BatchHeader, abi.Status) {
 	return h, abi.StatusOK
 }
 
+// batchCRC is kafka.BatchCRC by the kernel.
+func batchCRC(b []byte) uint32 { return kernel.CRC32C(kafka.UnderCRC(b)) }
+
 // checkBatch reads the header of the one batch that fills b and checks what both
 // directions ask of it: magic, length, CRC and codec.
 func checkBatch(b []byte) (kafka.BatchHeader, abi.Status) {
@@ -127,7 +130,7 @@ func checkBatch(b []byte) (kafka.BatchHeader, abi.Status) {
 	if err != nil || sizeErr != nil || size != len(b) {
 		return h, abi.StatusMalformed
 	}
-	if kafka.BatchCRC(b) != h.CRC {
+	if batchCRC(b) != h.CRC {
 		return h, abi.StatusCorrupt
 	}
 	if !h.Codec().Valid() {
