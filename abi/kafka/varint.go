@@ -35,7 +35,7 @@ func ReadVarint(b []byte) (v int64, size int) {
 			if c == 0 && i > 0 {
 				return 0, 0
 			}
-			return int64(u>>1) ^ -int64(u&1), i + 1
+			return unzigzag(u), i + 1
 		}
 	}
 	return 0, 0
@@ -49,5 +49,7 @@ func readVarint32(b []byte) (v int32, size int) {
 	}
 	return int32(w), n
 }
+
+func unzigzag(u uint64) int64 { return int64(u>>1) ^ -int64(u&1) }
 
 func zigzag(v int64) uint64 { return uint64(v)<<1 ^ uint64(v>>63) }

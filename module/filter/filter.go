@@ -41,8 +41,12 @@ type Filter struct {
 	salt     [wire.SaltSize]byte
 	numLease int
 
-	inflate           inflater
-	stubs, plainStubs []byte // reused
+	inflate    inflater
+	stubs      []byte // those of the last batch sealed, as LZ4 blocks,
+	stubsFor   int32  // and its number of records
+	plainStubs []byte // reused
+	firstStubs []byte // those of records 1 to numStubs
+	numStubs   int32
 }
 
 // New returns a filter that answers abi.StatusNotConfigured until Configure succeeds. It

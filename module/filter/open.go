@@ -45,7 +45,7 @@ func (f *Filter) open(buf []byte, n int, topic []byte, partition int32) (abi.Res
 			return abi.Result{}, s
 		}
 	}
-	value, s := findValue(&h, section)
+	value, s := f.findValue(&h, section)
 	if s != abi.StatusOK {
 		return abi.Result{}, s
 	}
@@ -118,7 +118,7 @@ func (f *Filter) openValue(value []byte, h *wire.PackedHeader, topic []byte, par
 // findValue returns the sealed value of a packed batch with header h and an uncompressed
 // record section, which must hold exactly what sealing makes, timestamps aside
 // (PROTOCOL.md §2.4). A batch without any sealed value is abi.StatusPlaintext.
-func findValue(h *kafka.BatchHeader, section []byte) ([]byte, abi.Status) {
+func (f *Filter) findValue(h *kafka.BatchHeader, section []byte) ([]byte, abi.Status) {
 	if int64(h.NumRecords) > int64(len(section)/kafka.MinRecordSize) {
 		return nil, abi.StatusMalformed
 	}
@@ -138,6 +138,10 @@ func findValue(h *kafka.BatchHeader, section []byte) ([]byte, abi.Status) {
 		if i == 0 {
 			value = r.Value
 			inPlace = inPlace && looksSealed(value)
+			if f.areStubs(section, h.NumRecords) {
+				section = nil
+				break
+			}
 		} else {
 			inPlace = inPlace && r.Value != nil && len(r.Value) == 0
 		}

@@ -164,7 +164,9 @@ func (f *Filter) plan(h *kafka.BatchHeader, n int) (packed, bool) {
 	p.size = kafka.BatchHeaderSize + record + stubsSize(h.NumRecords)
 	p.start = kafka.BatchHeaderSize
 
-	f.stubs = f.appendStubBlocks(f.stubs[:0], h.NumRecords)
+	if f.stubsFor != h.NumRecords {
+		f.stubs, f.stubsFor = f.appendStubBlocks(f.stubs[:0], h.NumRecords), h.NumRecords
+	}
 	blocks := (record + lz4BlockSize - 1) / lz4BlockSize
 	framed := kafka.BatchHeaderSize + len(lz4FrameHeader) + lz4BlockPrefix*blocks + record + len(f.stubs) + lz4BlockPrefix
 	if framed < p.size && p.size <= f.inflate.max {

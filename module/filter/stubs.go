@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"bytes"
 	"encoding/binary"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi/kafka"
@@ -31,6 +32,22 @@ func appendStub(b []byte, i int32) []byte {
 	b = append(b, byte(2*(stubSize(i)-1)), 0, 0)
 	b = kafka.AppendVarint(b, int64(i))
 	return append(b, 1, 0, 0)
+}
+
+// maxFirstStubs bounds how many stubs are kept to compare with.
+const maxFirstStubs = 1 << 14
+
+// areStubs reports whether b is the stubs of a batch of n records as they were sealed. Where
+// it returns false b may still be stubs, with other timestamps or too many to compare.
+func (f *Filter) areStubs(b []byte, n int32) bool {
+	if n > maxFirstStubs {
+		return false
+	}
+	for f.numStubs < n-1 {
+		f.numStubs++
+		f.firstStubs = appendStub(f.firstStubs, f.numStubs)
+	}
+	return bytes.Equal(b, f.firstStubs[:stubsSize(n)])
 }
 
 func stubSize(i int32) int { return 6 + kafka.VarintSize(int64(i)) }
