@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"context"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -23,6 +24,25 @@ func TestTheModuleConforms(t *testing.T) {
 	}
 	if seen < 100 {
 		t.Errorf("%d checks ran", seen)
+	}
+}
+
+// The build whose kernel is Go is held to the same vectors.
+func TestThePortableModuleConforms(t *testing.T) {
+	module, err := artifact.BuildPortable(filepath.Join(t.TempDir(), "e2ee-portable.wasm"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	vectors, err := vectorChecks()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := run(t.Context(), module, vectors, func(name string, err error) {
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/tetratelabs/wazero"
+	"golang.org/x/crypto/chacha20"
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
@@ -129,6 +130,53 @@ func TestTamperedMessageIsLeftAsItIs(t *testing.T) {
 			if n > 0 && m.openAt(atBuffer, n-1, aadSize) || m.openAt(atBuffer, n, aadSize-1) {
 				t.Errorf("length %d: opened cut short", n)
 			}
+		}
+	})
+}
+
+// TestNothingOfAMessageKeyStays looks for the message's key, the authenticator's and the
+// keystream in the whole memory, after messages that opened and one that did not.
+func TestNothingOfAMessageKeyStays(t *testing.T) {
+	both(t, func(t *testing.T, m *machine, _ bool) {
+		r := rand.New(rand.NewPCG(7, 8))
+		for _, n := range []int{0, 64, 192, 300, 5000} {
+			fill(r, m.memory[atKeys:atKeys+56])
+			fill(r, m.memory[atBuffer:atBuffer+n])
+			key, nonce := m.memory[atKeys:atKeys+32], m.memory[atKeys+32:atKeys+56]
+			sub, err := chacha20.HChaCha20(key, nonce[:16])
+			if err != nil {
+				t.Fatal(err)
+			}
+			stream := make([]byte, 64+n)
+			cipher, err := chacha20.NewUnauthenticatedCipher(sub, append(make([]byte, 4), nonce[16:]...))
+			if err != nil {
+				t.Fatal(err)
+			}
+			cipher.XORKeyStream(stream, stream)
+			check := func(what string) {
+				for _, secret := range [][]byte{sub[:16], sub[16:], stream[:16], stream[16:32]} {
+					if bytes.Contains(m.memory, secret) {
+						t.Fatalf("%s of %d bytes left a key", what, n)
+					}
+				}
+				for i := 64; i+16 <= len(stream); i += 16 {
+					if bytes.Contains(m.memory[:atBuffer], stream[i:i+16]) {
+						t.Fatalf("%s of %d bytes left the keystream", what, n)
+					}
+				}
+			}
+			m.sealAt(atBuffer, n, 0)
+			check("a seal")
+			m.memory[atBuffer+n] ^= 1
+			if m.openAt(atBuffer, n, 0) {
+				t.Fatal("opened with a flipped tag")
+			}
+			check("a refusal")
+			m.memory[atBuffer+n] ^= 1
+			if !m.openAt(atBuffer, n, 0) {
+				t.Fatal("does not open")
+			}
+			check("an open")
 		}
 	})
 }
