@@ -1,5 +1,6 @@
 # make demo    everything at once, on an embedded broker
 # make test    everything that is tested, real Kafka and its clients included
+# make portable  the module for hosts without SIMD
 # make bench   sealing and opening through the module beside native Go
 # make fuzz    every fuzz target for FUZZTIME each
 # make traffic  what the exchange of keys costs, for fleets of several sizes
