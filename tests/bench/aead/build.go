@@ -1,0 +1,21 @@
+package aead
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+
+	"github.com/wasm-e2ee/wasm-e2ee/tests/artifact"
+)
+
+// buildGuest builds the guest as e2ee.wasm is built, so that it has the same kernel.
+func buildGuest(path string) error {
+	args := append(append([]string{}, artifact.Flags...), "-o", path, "./tests/bench/aead/guest")
+	cmd := exec.Command("go", args...)
+	cmd.Dir = artifact.Root()
+	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "GOFLAGS=", "GOEXPERIMENT=")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("building the guest: %w\n%s", err, out)
+	}
+	return nil
+}
