@@ -61,6 +61,7 @@ vet:
 	GOEXPERIMENT= GOOS=wasip1 GOARCH=wasm $(GO) vet -tags=simd ./module/...
 
 include tests/e2e/deps.mk
+include tests/bench/deps.mk
 
 # What needs nothing but Go.
 unit: build

@@ -19,6 +19,7 @@ import (
 	"github.com/wasm-e2ee/wasm-e2ee/tests/bench/report"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/bench/run"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/bench/steady"
+	"github.com/wasm-e2ee/wasm-e2ee/tests/bench/through"
 )
 
 // sections are what can be measured alone with -only, in order.
@@ -30,6 +31,7 @@ var sections = []struct {
 	{"batches", 15, batches.Rows},
 	{"aead", 15, aead.Rows},
 	{"allocations", 1, steady.Allocations},
+	{"through", 5, through.Rows},
 }
 
 func main() {
