@@ -11,8 +11,8 @@
 # make rolling  groups that rebalance and sidecars that restart, for DURATION each
 # make envoy  e2ee.wasm inside the real Envoys of ENVOY, RECORDS for each client, and a soak of DURATION
 #
-# Nothing but Go is needed for build, demo and bench. The tests also want Python 3 with pip,
-# Java 17 with Maven, and Node; what they fetch is kept in build/deps.
+# Nothing but Go is needed for build and demo. The tests also want Python 3 with pip, Java 17
+# with Maven, and Node, and bench the latter two; what they fetch is kept in build/deps.
 
 GO       ?= go
 FUZZTIME ?= 30s
@@ -73,8 +73,9 @@ e2e: build deps
 
 test: vet unit e2e
 
-bench: build
-	$(GO) run ./tests/bench -o $(BUILD)/bench.json
+# BENCH are more flags, such as -quick or -only batches (tests/bench/README.md).
+bench: build deps-kafka deps-kroxylicious
+	$(GO) run ./tests/bench -o $(BUILD)/bench.json -plots $(BUILD)/plots $(BENCH)
 
 # Bytes, processor time and memory of the exchange of keys (V-10). A few minutes. And, on real
 # Kafka, what a consumer does first that was away for a day.

@@ -16,9 +16,11 @@ import (
 
 	"github.com/wasm-e2ee/wasm-e2ee/tests/bench/aead"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/bench/batches"
+	"github.com/wasm-e2ee/wasm-e2ee/tests/bench/inside"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/bench/report"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/bench/run"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/bench/steady"
+	"github.com/wasm-e2ee/wasm-e2ee/tests/bench/stored"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/bench/through"
 )
 
@@ -32,6 +34,9 @@ var sections = []struct {
 	{"aead", 15, aead.Rows},
 	{"allocations", 1, steady.Allocations},
 	{"through", 5, through.Rows},
+	{"inside", 7, inside.Rows},
+	{"stored", 1, stored.Rows},
+	{"memory", 1, steady.Memory},
 }
 
 func main() {
