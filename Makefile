@@ -74,8 +74,11 @@ e2e: build deps
 test: vet unit e2e
 
 # BENCH are more flags, such as -quick or -only batches (tests/bench/README.md).
-bench: build deps-kafka deps-kroxylicious
+bench: build deps-kafka deps-kroxylicious deps-envoy-1.40.0
 	$(GO) run ./tests/bench -o $(BUILD)/bench.json -plots $(BUILD)/plots $(BENCH)
+
+bench-envoy: build deps-envoy-1.40.0
+	$(GO) run ./tests/bench -only envoy -o $(BUILD)/bench-envoy.json $(BENCH)
 
 # Bytes, processor time and memory of the exchange of keys (V-10). A few minutes. And, on real
 # Kafka, what a consumer does first that was away for a day.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/wasm-e2ee/wasm-e2ee/tests/bench/aead"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/bench/batches"
+	"github.com/wasm-e2ee/wasm-e2ee/tests/bench/envoy"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/bench/inside"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/bench/report"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/bench/run"
@@ -37,6 +38,7 @@ var sections = []struct {
 	{"inside", 7, inside.Rows},
 	{"stored", 1, stored.Rows},
 	{"memory", 1, steady.Memory},
+	{"envoy", 9, envoy.Rows},
 }
 
 func main() {

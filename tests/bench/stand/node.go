@@ -14,13 +14,80 @@ import (
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/process"
 )
 
-// Topics of a sidecar of a Stand: names that begin so are sealed, or passed through.
+// Topics of a node of a Stand: names that begin so are sealed, or passed through.
 const (
 	SealedTopics = "sealed-"
 	PlainTopics  = "plain-"
 )
 
-// A Server is a running program that clients connect to.
+// A node is a realm of its own with one node in it, which produces and consumes.
+type node struct {
+	dir, program string
+}
+
+func newNode(ctx context.Context, dir, program string) (n node, err error) {
+	n.dir = dir
+	if n.program, err = filepath.Abs(program); err != nil {
+		return n, err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return n, err
+	}
+	for _, args := range [][]string{
+		{"realm", "init", "--dir", n.file("realm")},
+		{"enroll", "--state", n.file("node.state"), "--csr", n.file("node.csr"),
+			"--produce", SealedTopics + "*", "--consume", SealedTopics + "*", "--group", "bench"},
+		{"realm", "issue", "--dir", n.file("realm"), "--csr", n.file("node.csr"), "--out", n.file("node.cred")},
+		{"enroll", "--state", n.file("node.state"), "--credential", n.file("node.cred")},
+		{"agent", "pair", "--out", n.file("pairing.key")},
+	} {
+		if _, err := process.Run(ctx, process.Spec{Name: "wasm-e2ee " + args[0], Args: append([]string{n.program}, args...)}); err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+func (n node) file(name string) string { return filepath.Join(n.dir, name) }
+
+// start runs `wasm-e2ee proxy` or `wasm-e2ee agent` with the program's defaults until it says
+// ready, and then something that found matches.
+func (n node) start(ctx context.Context, command, bootstrap, ready string, found *regexp.Regexp) (*process.Process, string, error) {
+	config, err := yaml.Marshal(map[string]any{
+		"bootstrap": strings.Split(bootstrap, ","),
+		"listen":    "127.0.0.1:0",
+		"state":     n.file("node.state"),
+		"policy":    map[string]any{"plain": []string{PlainTopics + "*"}},
+		"agent":     map[string]any{"listen": "unix:" + n.file("agent.sock"), "pairing_key_file": n.file("pairing.key")},
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	file := n.file(command + ".yaml")
+	if err := os.WriteFile(file, config, 0o600); err != nil {
+		return nil, "", err
+	}
+	p, err := process.Start(process.Spec{Name: command, Args: []string{n.program, command, "--config", file}})
+	if err != nil {
+		return nil, "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if err := p.WaitFor(ctx, ready); err != nil {
+		p.Kill()
+		return nil, "", err
+	}
+	for ctx.Err() == nil { // the rest of that line
+		if match := found.FindStringSubmatch(p.Output()); match != nil {
+			return p, match[1], nil
+		}
+		time.Sleep(time.Millisecond)
+	}
+	p.Kill()
+	return nil, "", fmt.Errorf("%s: nothing like %s in what it printed:\n%s", command, found, p.Output())
+}
+
+// A Server is a running sidecar.
 type Server struct {
 	*process.Process
 	Addr string // bootstrap, host:port
@@ -28,56 +95,36 @@ type Server struct {
 
 var listening = regexp.MustCompile(`msg=serving.* listen=(\S+)`)
 
-// StartSidecar makes a realm of one node, which produces and consumes, and runs `wasm-e2ee
-// proxy` for it with the program's defaults.
+// StartSidecar makes a node and runs its sidecar.
 func StartSidecar(ctx context.Context, dir, program, bootstrap string) (*Server, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
-	}
-	program, err := filepath.Abs(program)
+	n, err := newNode(ctx, dir, program)
 	if err != nil {
 		return nil, err
 	}
-	file := func(name string) string { return filepath.Join(dir, name) }
-	for _, args := range [][]string{
-		{"realm", "init", "--dir", file("realm")},
-		{"enroll", "--state", file("node.state"), "--csr", file("node.csr"),
-			"--produce", SealedTopics + "*", "--consume", SealedTopics + "*", "--group", "bench"},
-		{"realm", "issue", "--dir", file("realm"), "--csr", file("node.csr"), "--out", file("node.cred")},
-		{"enroll", "--state", file("node.state"), "--credential", file("node.cred")},
-	} {
-		if _, err := process.Run(ctx, process.Spec{Name: "wasm-e2ee " + args[0], Args: append([]string{program}, args...)}); err != nil {
-			return nil, err
-		}
-	}
-	config, err := yaml.Marshal(map[string]any{
-		"bootstrap": strings.Split(bootstrap, ","),
-		"listen":    "127.0.0.1:0",
-		"state":     file("node.state"),
-		"policy":    map[string]any{"plain": []string{PlainTopics + "*"}},
-	})
+	p, addr, err := n.start(ctx, "proxy", bootstrap, "msg=serving", listening)
+	return &Server{p, addr}, err
+}
+
+// An Agent is a running `wasm-e2ee agent`.
+type Agent struct {
+	*process.Process
+	Socket     string // path of the Unix socket where data planes are served
+	PairingKey string // the key, as its file has it
+	Realm      string // its id, in hexadecimal digits
+}
+
+var realm = regexp.MustCompile(` realm=([0-9a-f]+)`)
+
+// StartAgent makes a node and runs its agent, for data planes elsewhere.
+func StartAgent(ctx context.Context, dir, program, bootstrap string) (*Agent, error) {
+	n, err := newNode(ctx, dir, program)
 	if err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(file("proxy.yaml"), config, 0o600); err != nil {
-		return nil, err
-	}
-	p, err := process.Start(process.Spec{Name: "sidecar", Args: []string{program, "proxy", "--config", file("proxy.yaml")}})
+	key, err := os.ReadFile(n.file("pairing.key"))
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	if err := p.WaitFor(ctx, "msg=serving"); err != nil {
-		p.Kill()
-		return nil, err
-	}
-	for ctx.Err() == nil { // the rest of that line
-		if found := listening.FindStringSubmatch(p.Output()); found != nil {
-			return &Server{p, found[1]}, nil
-		}
-		time.Sleep(time.Millisecond)
-	}
-	p.Kill()
-	return nil, fmt.Errorf("the sidecar does not say where it listens:\n%s", p.Output())
+	p, id, err := n.start(ctx, "agent", bootstrap, `msg="serving keys to data planes"`, realm)
+	return &Agent{p, n.file("agent.sock"), string(key), id}, err
 }

@@ -51,9 +51,11 @@ func (s *Stand) start(ctx context.Context, o run.Options, peer bool) (err error)
 	}
 	s.admin = kadm.NewClient(cl)
 	o.Log("starting the sidecar")
-	if s.Sidecar, err = StartSidecar(ctx, filepath.Join(o.Dir, "sidecar"), o.Program, s.Kafka.Bootstrap); err != nil {
+	sidecar, err := StartSidecar(ctx, filepath.Join(o.Dir, "sidecar"), o.Program, s.Kafka.Bootstrap)
+	if err != nil {
 		return err
 	}
+	s.Sidecar = sidecar
 	if peer {
 		o.Log("starting Kroxylicious")
 		s.Peer, err = StartKroxylicious(ctx, filepath.Join(o.Dir, "peer"), s.Kafka.Bootstrap)
