@@ -1,16 +1,19 @@
 // Command bench measures how fast the product is and what it costs, and prints that beside its
-// targets. It ends with 1 where a figure falls short by more than its spread.
+// targets. It ends with 1 where a figure falls short by more than its spread, and with 2 where
+// one could not be measured.
 package main
 
 import (
 	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,21 +44,39 @@ var sections = []struct {
 	{"envoy", 9, envoy.Rows},
 }
 
+// A request is what the command line asks for.
+type request struct {
+	run.Options
+	only, out, plots, document string
+}
+
 func main() {
-	only := flag.String("only", "", "sections to run, comma separated: "+names()+"; empty: all")
-	out := flag.String("o", "build/bench.json", "where the figures go; beside it, with .txt, lines for benchstat")
-	plots := flag.String("plots", "", "folder for plots as SVG; empty: none")
-	module := flag.String("module", "build/e2ee.wasm", "the module to measure")
-	program := flag.String("program", "build/wasm-e2ee", "the program to measure")
-	rounds := flag.Int("rounds", 0, "rounds of each row; 0: as many as each section needs")
-	quick := flag.Bool("quick", false, "small and short, for work on the benchmark itself: the figures mean little")
+	var r request
+	flag.StringVar(&r.only, "only", "", "sections to run, comma separated: "+strings.Join(names(), ", ")+"; empty: all")
+	flag.StringVar(&r.out, "o", "build/bench.json", "where the figures go; beside it, with .txt, lines for benchstat")
+	flag.StringVar(&r.plots, "plots", "", "folder for plots as SVG; empty: none")
+	flag.StringVar(&r.document, "document", "", "document whose results are replaced, with plots beside it in the folder plots; empty: none")
+	flag.StringVar(&r.Module, "module", "build/e2ee.wasm", "the module to measure")
+	flag.StringVar(&r.Program, "program", "build/wasm-e2ee", "the program to measure; it loads the module beside it")
+	flag.IntVar(&r.Rounds, "rounds", 0, "rounds of each row; 0: as many as each section needs")
+	flag.BoolVar(&r.Quick, "quick", false, "small and short, for work on the benchmark itself: the figures mean little")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	short, err := bench(ctx, *only, *out, *plots, run.Options{Module: *module, Program: *program, Rounds: *rounds, Quick: *quick})
+	rows, err := measure(ctx, r)
+	if len(rows) > 0 {
+		report.Table(os.Stdout, rows)
+		err = errors.Join(err, r.save(rows))
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(2)
+	}
+	short := 0
+	for _, row := range rows {
+		if row.Verdict() == report.Short {
+			short++
+		}
 	}
 	if short > 0 {
 		fmt.Fprintf(os.Stderr, "bench: %d figures fall short of their targets\n", short)
@@ -63,45 +84,39 @@ func main() {
 	}
 }
 
-func names() string {
-	var all []string
+func names() (all []string) {
 	for _, s := range sections {
 		all = append(all, s.name)
 	}
-	return strings.Join(all, ", ")
+	return all
 }
 
-// bench runs the sections and returns how many rows fall short.
-func bench(ctx context.Context, only, out, plots string, o run.Options) (short int, err error) {
-	wanted := map[string]bool{}
-	for _, name := range strings.Split(only, ",") {
-		if name != "" && !strings.Contains(","+strings.ReplaceAll(names(), " ", "")+",", ","+name+",") {
-			return 0, fmt.Errorf("no section %q; they are %s", name, names())
+// measure runs the sections. One that fails does not take the others along.
+func measure(ctx context.Context, r request) (rows []report.Row, failed error) {
+	wanted := strings.Split(r.only, ",")
+	for _, name := range wanted {
+		if name != "" && !slices.Contains(names(), name) {
+			return nil, fmt.Errorf("no section %q\nhint: they are %s", name, strings.Join(names(), ", "))
 		}
-		wanted[name] = true
 	}
-	var rows []report.Row
 	for _, s := range sections {
-		if !wanted[""] && !wanted[s.name] {
+		if ctx.Err() != nil || r.only != "" && !slices.Contains(wanted, s.name) {
 			continue
 		}
-		own := o
-		if own.Rounds == 0 {
-			own.Rounds = run.Pick(o, s.rounds, min(3, s.rounds))
+		o := r.Options
+		if o.Rounds == 0 {
+			o.Rounds = run.Pick(o, s.rounds, min(3, s.rounds))
 		}
 		begin := time.Now()
-		own.Log = func(text string, a ...any) {
+		o.Log = func(text string, a ...any) {
 			fmt.Fprintf(os.Stderr, "%6.1fs %s: %s\n", time.Since(begin).Seconds(), s.name, fmt.Sprintf(text, a...))
 		}
-		if own.Dir, err = os.MkdirTemp("", "wasm-e2ee-bench-"); err != nil {
-			return 0, err
-		}
-		found, err := s.rows(ctx, own)
-		os.RemoveAll(own.Dir)
+		found, err := inFolder(o, func(o run.Options) ([]report.Row, error) { return s.rows(ctx, o) })
 		if err != nil {
-			return 0, fmt.Errorf("%s: %w", s.name, err)
+			failed = errors.Join(failed, fmt.Errorf("%s: %w", s.name, err))
+			continue
 		}
-		command := fmt.Sprintf("go run ./tests/bench -only %s -rounds %d", s.name, own.Rounds)
+		command := fmt.Sprintf("go run ./tests/bench -only %s -rounds %d", s.name, o.Rounds)
 		if o.Quick {
 			command += " -quick"
 		}
@@ -110,29 +125,39 @@ func bench(ctx context.Context, only, out, plots string, o run.Options) (short i
 		}
 		rows = append(rows, found...)
 	}
-	report.Table(os.Stdout, rows)
-	if err := save(out, rows, report.JSON); err != nil {
-		return 0, err
-	}
-	if err := save(strings.TrimSuffix(out, filepath.Ext(out))+".txt", rows, report.Benchstat); err != nil {
-		return 0, err
-	}
-	if plots != "" {
-		if err := report.Plots(plots, rows); err != nil {
-			return 0, err
-		}
-	}
-	for _, r := range rows {
-		if r.Verdict() == report.Short {
-			short++
-		}
-	}
-	return short, nil
+	return rows, failed
 }
 
-func save(path string, rows []report.Row, write func(io.Writer, []report.Row) error) error {
+// inFolder gives a section a folder of its own while it runs.
+func inFolder(o run.Options, rows func(run.Options) ([]report.Row, error)) (_ []report.Row, err error) {
+	if o.Dir, err = os.MkdirTemp("", "wasm-e2ee-bench-"); err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(o.Dir)
+	return rows(o)
+}
+
+// save writes every form that was asked for.
+func (r request) save(rows []report.Row) error {
+	err := errors.Join(write(r.out, rows, report.JSON), write(strings.TrimSuffix(r.out, filepath.Ext(r.out))+".txt", rows, report.Benchstat))
+	if r.plots != "" {
+		_, plotErr := report.Plots(r.plots, rows)
+		err = errors.Join(err, plotErr)
+	}
+	if r.document != "" {
+		const folder = "plots"
+		files, plotErr := report.Plots(filepath.Join(filepath.Dir(r.document), folder), rows)
+		for i := range files {
+			files[i] = folder + "/" + files[i]
+		}
+		err = errors.Join(err, plotErr, report.Markdown(r.document, rows, files))
+	}
+	return err
+}
+
+func write(path string, rows []report.Row, to func(io.Writer, []report.Row) error) error {
 	var b bytes.Buffer
-	if err := write(&b, rows); err != nil {
+	if err := to(&b, rows); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

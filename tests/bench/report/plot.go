@@ -23,10 +23,10 @@ const (
 var colours = []string{"#0072b2", "#e69f00", "#999999", "#009e73", "#cc79a7"}
 
 // Plots writes one SVG of bars for each section and unit to dir: every side's median, and a
-// whisker from quartile to quartile.
-func Plots(dir string, rows []Row) error {
+// whisker from quartile to quartile. It returns the files' names.
+func Plots(dir string, rows []Row) (files []string, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
+		return nil, err
 	}
 	type key struct{ section, unit string }
 	groups, order := map[key][]Row{}, []key{}
@@ -38,12 +38,13 @@ func Plots(dir string, rows []Row) error {
 		groups[k] = append(groups[k], r)
 	}
 	for _, k := range order {
-		name := strings.NewReplacer("/", "-per-", " ", "-", ".", "-").Replace(k.section + "-" + k.unit)
-		if err := os.WriteFile(filepath.Join(dir, name+".svg"), []byte(plot(k.section+", "+k.unit, groups[k])), 0o644); err != nil {
-			return err
+		name := strings.NewReplacer("/", "-per-", " ", "-", ".", "-").Replace(k.section+"-"+k.unit) + ".svg"
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(plot(k.section+", "+k.unit, groups[k])), 0o644); err != nil {
+			return nil, err
 		}
+		files = append(files, name)
 	}
-	return nil
+	return files, nil
 }
 
 func plot(title string, rows []Row) string {

@@ -28,19 +28,23 @@ func Table(out io.Writer, rows []Row) {
 		w.Flush()
 	}
 	fmt.Fprintln(out, "\nMedians; [lower, upper quartile] of the rounds; a ratio is that of the first side to the second, round by round.")
-	seen := map[string]bool{}
-	for _, r := range rows {
-		if !seen[r.Note] && r.Note != "" {
-			fmt.Fprintf(out, "%s: %s\n", r.Section, r.Note)
-		}
-		seen[r.Note] = true
+	for _, line := range notes(rows) {
+		fmt.Fprintln(out, line)
 	}
-	for _, r := range rows {
-		if !seen[r.Command] {
-			fmt.Fprintf(out, "%s: %s\n", r.Section, r.Command)
+}
+
+// notes are what to know about the rows of each section, and its command, once each.
+func notes(rows []Row) (lines []string) {
+	seen := map[string]bool{"": true}
+	for _, of := range []func(Row) string{func(r Row) string { return r.Note }, func(r Row) string { return r.Command }} {
+		for _, r := range rows {
+			if text := of(r); !seen[text] {
+				seen[text] = true
+				lines = append(lines, r.Section+": "+text)
+			}
 		}
-		seen[r.Command] = true
 	}
+	return lines
 }
 
 func withTarget(rows []Row) (with []Row) {
