@@ -15,6 +15,7 @@ import (
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
+	"github.com/wasm-e2ee/wasm-e2ee/host/engine/env"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/artifact"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/bench/batches"
 )
@@ -67,6 +68,9 @@ func startCounting(ctx context.Context, dir string) (*counting, error) {
 	}
 	c := &counting{runtime: wazero.NewRuntime(ctx)}
 	if _, err := wasi_snapshot_preview1.Instantiate(ctx, c.runtime); err != nil {
+		return nil, err
+	}
+	if err := env.Instantiate(ctx, c.runtime); err != nil {
 		return nil, err
 	}
 	c.module, err = c.runtime.InstantiateWithConfig(ctx, binary, wazero.NewModuleConfig().WithStartFunctions("_initialize").
