@@ -77,6 +77,7 @@ test: vet unit e2e
 bench: build deps-kafka deps-kroxylicious deps-envoy-1.40.0
 	$(GO) run ./tests/bench -o $(BUILD)/bench.json -plots $(BUILD)/plots $(BENCH)
 
+.PHONY: bench-envoy
 bench-envoy: build deps-envoy-1.40.0
 	$(GO) run ./tests/bench -only envoy -o $(BUILD)/bench-envoy.json $(BENCH)
 
