@@ -5,6 +5,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -53,6 +54,7 @@ type request struct {
 func main() {
 	var r request
 	flag.StringVar(&r.only, "only", "", "sections to run, comma separated: "+strings.Join(names(), ", ")+"; empty: all")
+	flag.StringVar(&r.Match, "match", "", "measure only what has this in its name, as far as it can be measured alone")
 	flag.StringVar(&r.out, "o", "build/bench.json", "where the figures go; beside it, with .txt, lines for benchstat")
 	flag.StringVar(&r.plots, "plots", "", "folder for plots as SVG; empty: none")
 	flag.StringVar(&r.document, "document", "", "document whose results are replaced, with plots beside it in the folder plots; empty: none")
@@ -122,6 +124,9 @@ func measure(ctx context.Context, r request) (rows []report.Row, failed error) {
 		}
 		for i := range found {
 			found[i].Section, found[i].Command = s.name, command
+			if match := cmp.Or(o.Match, found[i].Match); match != "" {
+				found[i].Command += " -match '" + match + "'"
+			}
 		}
 		rows = append(rows, found...)
 	}

@@ -55,6 +55,9 @@ func Rows(ctx context.Context, o run.Options) ([]report.Row, error) {
 		messages := uint32(bytesPerCall / size)
 		for _, op := range []string{"seal", "open"} {
 			name := fmt.Sprintf("%s %d KiB", op, size>>10)
+			if !o.Wants(name) {
+				continue
+			}
 			o.Log("%s", name)
 			sides, err := run.InTurn(o, bytesPerCall,
 				run.Work{Name: "wazero", Do: func() error { return inWazero.call(ctx, op, uint32(size), messages) }},

@@ -57,7 +57,11 @@ func Rows(ctx context.Context, o run.Options) ([]report.Row, error) {
 			{"seal", func() error { _, err := eng.Seal(ctx, Topic, Partition, batch); return err }, func() error { return native.seal(batch) }},
 			{"open", func() error { _, err := eng.Open(ctx, Topic, Partition, sealed); return err }, func() error { return native.open(sealed) }},
 		} {
-			o.Log("%s, %s", work.name, s.name)
+			name := work.name + " " + s.name
+			if !o.Wants(name) {
+				continue
+			}
+			o.Log("%s", name)
 			sides, err := run.InTurn(o, len(batch), run.Work{Name: "module", Do: work.module}, run.Work{Name: "native", Do: work.native})
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", work.name, err)
@@ -66,13 +70,14 @@ func Rows(ctx context.Context, o run.Options) ([]report.Row, error) {
 			if s.target > 0 {
 				target = report.AtLeast(s.target)
 			}
-			row := report.Compare(work.name+" "+s.name, "MB/s", target, sides...)
+			row := report.Compare(name, "MB/s", target, sides...)
+			row.Match = s.name
 			row.Note = "packed, the client's bytes, one core; native is the same package compiled by Go for this machine, on one buffer that it keeps"
 			allocations := testing.AllocsPerRun(20, func() { err = work.module() })
 			if err != nil {
 				return nil, err
 			}
-			rows = append(rows, row, report.Single("the host's allocations for each "+work.name+" of "+s.name, "allocs/batch", nil,
+			rows = append(rows, row, report.Single(name+", the host's allocations", "allocs/batch", nil,
 				report.Side{Name: "host", Values: []float64{allocations}}))
 		}
 	}

@@ -38,6 +38,7 @@ type Row struct {
 	Ratio   bool    `json:"ratio"`            // the result is first / second, without a unit
 	Target  *Target `json:"target,omitempty"` // nil: nothing is asked of it
 	Command string  `json:"command"`          // what repeats it
+	Match   string  `json:"-"`                // of Command: measures it without the section's other rows
 	Note    string  `json:"note,omitempty"`
 }
 

@@ -4,6 +4,7 @@ package run
 
 import (
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/wasm-e2ee/wasm-e2ee/tests/bench/report"
@@ -15,9 +16,13 @@ type Options struct {
 	Program string                      // path of wasm-e2ee
 	Dir     string                      // for what is only needed while it runs
 	Rounds  int                         // of each row
+	Match   string                      // measure only rows with this in their names
 	Quick   bool                        // sizes for development: the figures mean little
 	Log     func(text string, a ...any) // what is going on
 }
+
+// Wants tells whether rows of this name, or whose names begin with it, are asked for.
+func (o Options) Wants(name string) bool { return strings.Contains(name, o.Match) }
 
 // Pick returns full, or quick in a quick run.
 func Pick[T any](o Options, full, quick T) T {

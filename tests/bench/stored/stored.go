@@ -41,6 +41,9 @@ func Rows(ctx context.Context, o run.Options) ([]report.Row, error) {
 	batches := run.Pick(o, 200, 20)
 	var rows []report.Row
 	for i, shape := range shapes {
+		if !o.Wants(shape.name) {
+			continue
+		}
 		o.Log("%s", shape.name)
 		var sides []report.Side
 		for _, way := range []struct{ name, bootstrap, topic string }{

@@ -62,12 +62,12 @@ func tabulate(c cell, found map[string][]shot) (rows []report.Row) {
 			if c.size == 1<<10 && asked {
 				target = report.AtMost(pair.most)
 			}
-			name := fmt.Sprintf("%s, %s, %s", pair.what, c, f.name)
+			name := fmt.Sprintf("%s, %s, %s", c, pair.what, f.name)
 			if f.unit == "ms" {
 				name += fmt.Sprintf(" at %d records/s", c.rate)
 			}
 			row := report.Compare(name, f.unit, target, sides...)
-			row.Note = note
+			row.Note, row.Match = note, c.String()
 			rows = append(rows, row)
 		}
 	}

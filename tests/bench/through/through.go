@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/wasm-e2ee/wasm-e2ee/tests/bench/report"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/bench/run"
@@ -54,7 +55,7 @@ func cells(o run.Options) (all []cell) {
 	if o.Quick {
 		all = []cell{all[1], all[3]}
 	}
-	return all
+	return slices.DeleteFunc(all, func(c cell) bool { return !o.Wants(c.String()) })
 }
 
 // Rows starts a stand and measures every cell over every way.
