@@ -11,8 +11,8 @@
 # make rolling  groups that rebalance and sidecars that restart, for DURATION each
 # make envoy  e2ee.wasm inside the real Envoys of ENVOY, RECORDS for each client, and a soak of DURATION
 #
-# Nothing but Go is needed for build and demo. The tests also want Python 3 with pip, Java 17
-# with Maven, and Node, and bench the latter two; what they fetch is kept in build/deps.
+# Nothing but Go is needed for build and demo. The tests and bench also want Python 3 with pip,
+# Java 17 with Maven, and Node; what they fetch is kept in build/deps.
 
 GO       ?= go
 FUZZTIME ?= 30s
