@@ -102,8 +102,7 @@ func (w *way) measure(ctx context.Context, t *tap, length time.Duration, count b
 	}
 	defer consumer.Close()
 	go func() {
-		for ctx.Err() == nil {
-			consumer.PollFetches(ctx)
+		for ctx.Err() == nil && !consumer.PollFetches(ctx).IsClientClosed() {
 		}
 	}()
 	if err := offer(ctx, producer, time.Second); err != nil {

@@ -12,7 +12,7 @@ import (
 // Measures of a plot, in pixels.
 const (
 	barHeight  = 16
-	labelWidth = 330
+	labelWidth = 430
 	plotWidth  = 420
 	rightSpace = 170
 	rowSpace   = 12
