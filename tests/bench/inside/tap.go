@@ -15,7 +15,7 @@ type call struct {
 	correlation int32
 }
 
-// Times are when a frame's last byte was handed in, and when it had come out.
+// times are when a frame's last byte was handed in, and when it had come out.
 type times struct{ in, out time.Time }
 
 // A tap notes when requests and responses pass the clients' ends and the broker's ends of

@@ -21,7 +21,7 @@ type Options struct {
 	Log     func(text string, a ...any) // what is going on
 }
 
-// Wants tells whether rows of this name, or whose names begin with it, are asked for.
+// Wants tells whether what has this name is asked for.
 func (o Options) Wants(name string) bool { return strings.Contains(name, o.Match) }
 
 // Pick returns full, or quick in a quick run.
