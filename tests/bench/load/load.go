@@ -19,20 +19,26 @@ type Job struct {
 	Bootstrap  string
 	Topic      string
 	Partitions int
-	Size       int // of a value, in bytes
+	Size       int   // of a value, in bytes
+	Batch      int32 // the most that one batch takes, in bytes
 }
 
 // timeout bounds every call: a stand that hangs is an error.
 const timeout = 10 * time.Minute
 
-// Produce sends count records as fast as it can, with acks=all, idempotent, no codec, and
-// returns how long it took until the last was acknowledged. Batches are at most 1 MB, and
-// records wait at most 5 ms for one, as with the Java producer.
-func Produce(ctx context.Context, j Job, count int, more ...kgo.Opt) (time.Duration, error) {
+// Batch limits in bytes: that of a Java producer that is not told otherwise, and what fits a
+// broker that is not.
+const (
+	JavaBatch  = 16 << 10
+	LargeBatch = 1_000_000
+)
+
+// Produce sends count records as fast as it can and returns how long it took until the last
+// was acknowledged.
+func Produce(ctx context.Context, j Job, count int) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	cl, err := j.client(append([]kgo.Opt{kgo.DefaultProduceTopic(j.Topic), kgo.ProducerLinger(5 * time.Millisecond),
-		kgo.ProducerBatchCompression(kgo.NoCompression())}, more...)...)
+	cl, err := j.producer()
 	if err != nil {
 		return 0, err
 	}
@@ -87,6 +93,13 @@ func Consume(ctx context.Context, j Job, count int) (time.Duration, error) {
 
 func (j Job) client(opts ...kgo.Opt) (*kgo.Client, error) {
 	return kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(j.Bootstrap), kgo.ClientID("bench")}, opts...)...)
+}
+
+// producer is idempotent, waits for all replicas, leaves records as they are, and lets them
+// wait 5 ms for others, as Java's does.
+func (j Job) producer() (*kgo.Client, error) {
+	return j.client(kgo.DefaultProduceTopic(j.Topic), kgo.ProducerLinger(5*time.Millisecond),
+		kgo.ProducerBatchMaxBytes(j.Batch), kgo.ProducerBatchCompression(kgo.NoCompression()))
 }
 
 // fromStart assigns every partition from its beginning.

@@ -24,7 +24,7 @@ const warmLength = time.Second
 func Paced(ctx context.Context, j Job, rate int, length time.Duration) (Latencies, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	producer, err := j.client(kgo.DefaultProduceTopic(j.Topic), kgo.ProducerLinger(5*time.Millisecond), kgo.ProducerBatchCompression(kgo.NoCompression()))
+	producer, err := j.producer()
 	if err != nil {
 		return nil, err
 	}

@@ -23,7 +23,7 @@ func Memory(ctx context.Context, o run.Options) ([]report.Row, error) {
 		return nil, err
 	}
 	defer s.Close()
-	job := load.Job{Bootstrap: s.Sidecar.Addr, Topic: stand.SealedTopics + "memory", Partitions: 6, Size: 100}
+	job := load.Job{Bootstrap: s.Sidecar.Addr, Topic: stand.SealedTopics + "memory", Partitions: 6, Size: 100, Batch: load.JavaBatch}
 	if err := s.CreateTopic(ctx, job.Topic, job.Partitions); err != nil {
 		return nil, err
 	}

@@ -32,7 +32,7 @@ func shoot(ctx context.Context, o run.Options, s *stand.Stand, w way, c cell) (s
 	var r shot
 	count := c.bytes / c.size
 	mb := float64(count) * float64(c.size) / 1e6
-	job := load.Job{Bootstrap: w.bootstrap, Topic: fmt.Sprintf("%sfast-%d", w.prefix, topics.Add(1)), Partitions: c.partitions, Size: c.size}
+	job := load.Job{Bootstrap: w.bootstrap, Topic: fmt.Sprintf("%sfast-%d", w.prefix, topics.Add(1)), Partitions: c.partitions, Size: c.size, Batch: c.batch}
 	if err := s.CreateTopic(ctx, job.Topic, c.partitions); err != nil {
 		return r, err
 	}

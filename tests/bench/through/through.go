@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 
+	"github.com/wasm-e2ee/wasm-e2ee/tests/bench/load"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/bench/report"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/bench/run"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/bench/stand"
@@ -29,11 +30,12 @@ type way struct {
 	pid             int    // of the proxy; 0: there is none
 }
 
-// A cell is one size of values and number of partitions.
+// A cell is one size of values, number of partitions and size of batches.
 type cell struct {
 	size, partitions int
-	bytes            int // of values that a round sends each way
-	rate             int // records a second of the offered load
+	batch            int32 // bytes at most
+	bytes            int   // of values that a round sends each way
+	rate             int   // records a second of the offered load
 }
 
 func (c cell) String() string {
@@ -41,19 +43,30 @@ func (c cell) String() string {
 	if c.size >= 1<<10 {
 		size = fmt.Sprintf("%d KiB", c.size>>10)
 	}
-	return fmt.Sprintf("%s, %d partitions", size, c.partitions)
+	partitions, batch := "1 partition", "16 KiB batches"
+	if c.partitions > 1 {
+		partitions = fmt.Sprintf("%d partitions", c.partitions)
+	}
+	if c.batch == load.LargeBatch {
+		batch = "1 MB batches"
+	}
+	return size + ", " + partitions + ", " + batch
 }
 
-// cells are all of them. The offered loads are far below what each way can carry.
+// cells are all of them. The offered loads are far below what each way can carry. Batches are
+// Java's by default; a client that fills large ones makes a proxy's work for each request small
+// beside that for each byte, which 1 KiB records show.
 func cells(o run.Options) (all []cell) {
+	small, large := run.Pick(o, 20_000_000, 1_000_000), run.Pick(o, 64_000_000, 4_000_000)
 	for _, partitions := range []int{1, 6} {
 		all = append(all,
-			cell{100, partitions, run.Pick(o, 20_000_000, 1_000_000), 5000},
-			cell{1 << 10, partitions, run.Pick(o, 64_000_000, 4_000_000), 2000},
-			cell{10 << 10, partitions, run.Pick(o, 64_000_000, 4_000_000), 500})
+			cell{100, partitions, load.JavaBatch, small, 5000},
+			cell{1 << 10, partitions, load.JavaBatch, large, 2000},
+			cell{1 << 10, partitions, load.LargeBatch, large, 2000},
+			cell{10 << 10, partitions, load.JavaBatch, large, 500})
 	}
 	if o.Quick {
-		all = []cell{all[1], all[3]}
+		all = []cell{all[1], all[2], all[4]}
 	}
 	return slices.DeleteFunc(all, func(c cell) bool { return !o.Wants(c.String()) })
 }
@@ -74,7 +87,7 @@ func Rows(ctx context.Context, o run.Options) ([]report.Row, error) {
 	}
 	// The JVM's compiler needs to have seen the code: the first figures would be unfair.
 	for _, w := range ways {
-		warm := cell{1 << 10, 6, run.Pick(o, 256_000_000, 2_000_000), 500}
+		warm := cell{1 << 10, 6, load.JavaBatch, run.Pick(o, 256_000_000, 2_000_000), 500}
 		o.Log("warming up: %s", w.name)
 		if _, err := shoot(ctx, o, s, w, warm); err != nil {
 			return nil, fmt.Errorf("%s: %w", w.name, err)
