@@ -57,7 +57,7 @@ func Rows(ctx context.Context, o run.Options) ([]report.Row, error) {
 		return nil, err
 	}
 	defer cluster.Close()
-	agent, err := stand.StartAgent(ctx, filepath.Join(o.Dir, "agent"), o.Program, cluster.ListenAddrs()[0])
+	agent, err := stand.StartAgent(ctx, o, filepath.Join(o.Dir, "agent"), cluster.ListenAddrs()[0])
 	if err != nil {
 		return nil, err
 	}

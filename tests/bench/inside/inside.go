@@ -49,7 +49,7 @@ func Rows(ctx context.Context, o run.Options) ([]report.Row, error) {
 	}
 	defer cluster.Close()
 	upstream := cluster.ListenAddrs()[0]
-	s, err := stand.StartSidecar(ctx, filepath.Join(o.Dir, "sidecar"), o.Program, upstream)
+	s, err := stand.StartSidecar(ctx, o, filepath.Join(o.Dir, "sidecar"), upstream)
 	if err != nil {
 		return nil, err
 	}

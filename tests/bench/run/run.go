@@ -14,6 +14,7 @@ import (
 type Options struct {
 	Module  string                      // path of e2ee.wasm
 	Program string                      // path of wasm-e2ee
+	Profile string                      // where a sidecar's profile goes; "": it is not profiled
 	Dir     string                      // for what is only needed while it runs
 	Rounds  int                         // of each row
 	Match   string                      // measure only rows with this in their names

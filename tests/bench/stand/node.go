@@ -11,6 +11,8 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/wasm-e2ee/wasm-e2ee/tests/artifact"
+	"github.com/wasm-e2ee/wasm-e2ee/tests/bench/run"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/process"
 )
 
@@ -22,12 +24,15 @@ const (
 
 // A node is a realm of its own with one node in it, which produces and consumes.
 type node struct {
-	dir, program string
+	dir, program, module string
 }
 
-func newNode(ctx context.Context, dir, program string) (n node, err error) {
+func newNode(ctx context.Context, o run.Options, dir string) (n node, err error) {
 	n.dir = dir
-	if n.program, err = filepath.Abs(program); err != nil {
+	if n.program, err = filepath.Abs(o.Program); err != nil {
+		return n, err
+	}
+	if n.module, err = filepath.Abs(o.Module); err != nil {
 		return n, err
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -50,24 +55,25 @@ func newNode(ctx context.Context, dir, program string) (n node, err error) {
 
 func (n node) file(name string) string { return filepath.Join(n.dir, name) }
 
-// start runs `wasm-e2ee proxy` or `wasm-e2ee agent` with the program's defaults until it says
-// ready, and then something that found matches.
-func (n node) start(ctx context.Context, command, bootstrap, ready string, found *regexp.Regexp) (*process.Process, string, error) {
+// start runs `wasm-e2ee proxy`, `wasm-e2ee agent` or another program with the same configuration,
+// with the program's defaults, until it says ready, and then something that found matches.
+func (n node) start(ctx context.Context, command []string, bootstrap, ready string, found *regexp.Regexp) (*process.Process, string, error) {
 	config, err := yaml.Marshal(map[string]any{
 		"bootstrap": strings.Split(bootstrap, ","),
 		"listen":    "127.0.0.1:0",
 		"state":     n.file("node.state"),
+		"module":    n.module,
 		"policy":    map[string]any{"plain": []string{PlainTopics + "*"}},
 		"agent":     map[string]any{"listen": "unix:" + n.file("agent.sock"), "pairing_key_file": n.file("pairing.key")},
 	})
 	if err != nil {
 		return nil, "", err
 	}
-	file := n.file(command + ".yaml")
+	file := n.file("configuration.yaml")
 	if err := os.WriteFile(file, config, 0o600); err != nil {
 		return nil, "", err
 	}
-	p, err := process.Start(process.Spec{Name: command, Args: []string{n.program, command, "--config", file}})
+	p, err := process.Start(process.Spec{Name: command[0], Args: append(command, "--config", file)})
 	if err != nil {
 		return nil, "", err
 	}
@@ -84,7 +90,7 @@ func (n node) start(ctx context.Context, command, bootstrap, ready string, found
 		time.Sleep(time.Millisecond)
 	}
 	p.Kill()
-	return nil, "", fmt.Errorf("%s: nothing like %s in what it printed:\n%s", command, found, p.Output())
+	return nil, "", fmt.Errorf("%s: nothing like %s in what it printed:\n%s", command[0], found, p.Output())
 }
 
 // A Server is a running sidecar.
@@ -96,12 +102,20 @@ type Server struct {
 var listening = regexp.MustCompile(`msg=serving.* listen=(\S+)`)
 
 // StartSidecar makes a node and runs its sidecar.
-func StartSidecar(ctx context.Context, dir, program, bootstrap string) (*Server, error) {
-	n, err := newNode(ctx, dir, program)
+func StartSidecar(ctx context.Context, o run.Options, dir, bootstrap string) (*Server, error) {
+	n, err := newNode(ctx, o, dir)
 	if err != nil {
 		return nil, err
 	}
-	p, addr, err := n.start(ctx, "proxy", bootstrap, "msg=serving", listening)
+	command := []string{n.program, "proxy"}
+	if o.Profile != "" {
+		program := n.file("profiled")
+		if _, err := process.Run(ctx, process.Spec{Name: "go build", Dir: artifact.Root(), Args: []string{"go", "build", "-o", program, "./tests/bench/profiled"}}); err != nil {
+			return nil, err
+		}
+		command = []string{program, "-profile", o.Profile}
+	}
+	p, addr, err := n.start(ctx, command, bootstrap, "msg=serving", listening)
 	return &Server{p, addr}, err
 }
 
@@ -116,8 +130,8 @@ type Agent struct {
 var realm = regexp.MustCompile(` realm=([0-9a-f]+)`)
 
 // StartAgent makes a node and runs its agent, for data planes elsewhere.
-func StartAgent(ctx context.Context, dir, program, bootstrap string) (*Agent, error) {
-	n, err := newNode(ctx, dir, program)
+func StartAgent(ctx context.Context, o run.Options, dir, bootstrap string) (*Agent, error) {
+	n, err := newNode(ctx, o, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -125,6 +139,6 @@ func StartAgent(ctx context.Context, dir, program, bootstrap string) (*Agent, er
 	if err != nil {
 		return nil, err
 	}
-	p, id, err := n.start(ctx, "agent", bootstrap, `msg="serving keys to data planes"`, realm)
+	p, id, err := n.start(ctx, []string{n.program, "agent"}, bootstrap, `msg="serving keys to data planes"`, realm)
 	return &Agent{p, n.file("agent.sock"), string(key), id}, err
 }

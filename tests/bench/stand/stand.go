@@ -51,7 +51,7 @@ func (s *Stand) start(ctx context.Context, o run.Options, peer bool) (err error)
 	}
 	s.admin = kadm.NewClient(cl)
 	o.Log("starting the sidecar")
-	sidecar, err := StartSidecar(ctx, filepath.Join(o.Dir, "sidecar"), o.Program, s.Kafka.Bootstrap)
+	sidecar, err := StartSidecar(ctx, o, filepath.Join(o.Dir, "sidecar"), s.Kafka.Bootstrap)
 	if err != nil {
 		return err
 	}
