@@ -1,7 +1,8 @@
 # make demo    everything at once, on an embedded broker
 # make test    everything that is tested, real Kafka and its clients included
 # make portable  the module for hosts without SIMD
-# make bench   sealing and opening through the module beside native Go
+# make bench   speed and cost beside native Go, no proxy and Kroxylicious (half an hour)
+# make bench-envoy  the part of it that is about Envoy alone
 # make fuzz    every fuzz target for FUZZTIME each
 # make traffic  what the exchange of keys costs, for fleets of several sizes
 # make adversary  LEAKS nodes leaked, and builds that forget to erase, which must be caught

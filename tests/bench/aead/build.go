@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 
+	"github.com/wasm-e2ee/wasm-e2ee/module/kernel/splice"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/artifact"
 )
 
@@ -17,5 +18,13 @@ func buildGuest(path string) error {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("building the guest: %w\n%s", err, out)
 	}
-	return nil
+	linked, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	guest, err := splice.Splice(linked)
+	if err != nil {
+		return fmt.Errorf("the guest: %w", err)
+	}
+	return os.WriteFile(path, guest, 0o644)
 }
