@@ -104,3 +104,25 @@ func TestFailingChannelIsReportedUntilItWorks(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// The first batches of each epoch come before their root, at every worker and partition.
+func TestARootIsReportedOnlyOnceItIsLate(t *testing.T) {
+	var events []Event
+	w := newWorld(t, recorded(&events))
+	batch := w.sealedBatch("orders", 0, "one", 5)
+	begin := w.now
+	for _, after := range []uint64{0, 1000, rootLate - fetchHold, rootLate} {
+		w.now = begin + after
+		id := w.request(fetchRequest(11))
+		w.respond(id, fetchResponse(11, "orders", batch))
+		if n := w.worker.stats.OpenRefused[abi.StatusPending]; n == 0 {
+			t.Fatal("the batch opened")
+		}
+		if late := after == rootLate; (len(events) > 0) != late {
+			t.Fatalf("after %d ms: %+v", after, events)
+		}
+	}
+	if want := (Event{Kind: EventOpen, Topic: "orders", Offset: 5, Status: abi.StatusPending}); events[0] != want {
+		t.Errorf("%+v", events[0])
+	}
+}

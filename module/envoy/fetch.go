@@ -126,7 +126,6 @@ func (o *opener) open(topic string, partition int32, records []byte) opening {
 		return opening{records: opened}
 	}
 	count(&w.stats.OpenRefused, status)
-	w.cfg.report(Event{Kind: EventOpen, Topic: topic, Partition: partition, Offset: failed, Status: status})
 	got := opening{records: opened, cut: true, failed: failed} // the client comes back for the rest
 	switch retry := kafka.FetchRetries(status); {
 	case len(opened) > 0:
@@ -167,6 +166,9 @@ func (o *opener) batches(topic string, partition int32, records []byte) (out []b
 		if status != abi.StatusOK {
 			var skipped bool
 			if opened, skipped = w.skip(out, records, size, status); !skipped {
+				if status != abi.StatusPending || w.keys.late(rootID{result.Kid, partition}, o.now) {
+					w.cfg.report(Event{Kind: EventOpen, Topic: topic, Partition: partition, Offset: offset, Status: status})
+				}
 				return out, offset, status
 			}
 			w.cfg.report(Event{Kind: EventSkip, Topic: topic, Partition: partition, Offset: offset, Status: status})

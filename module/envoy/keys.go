@@ -22,6 +22,7 @@ const (
 	leaseKept  = 1000   // why there is no lease
 	rootKept   = 10_000 // why there is no root
 	unasked    = 30_000 // after which it is forgotten that somebody wanted a key
+	rootLate   = 5000   // after which a root that is not there is worth a line in the log
 
 	// aheadTime is how long before its last moment a lease in use is followed by another.
 	aheadTime = 2000
@@ -77,6 +78,7 @@ type wanting struct {
 	topic     string
 	ask       bool
 	notBefore uint64
+	since     uint64 // when it was missed first
 	needed    uint64 // when it was missed last
 	refused   abi.Status
 	refusedAt uint64
@@ -145,7 +147,7 @@ func (k *Keys) NeedRoot(topic string, partition int32, kid abi.Kid, now uint64) 
 		if len(k.wanted) >= maxRootsAsked {
 			return abi.StatusFull
 		}
-		w = &wanting{topic: topicName(topic)}
+		w = &wanting{topic: topicName(topic), since: now}
 		k.wanted[id] = w
 	}
 	if w.refused != 0 && now-w.refusedAt < rootKept {
@@ -153,6 +155,13 @@ func (k *Keys) NeedRoot(topic string, partition int32, kid abi.Kid, now uint64) 
 	}
 	w.needed, w.ask, w.refused = now, true, 0
 	return abi.StatusPending
+}
+
+// late reports whether a root has been missed for longer than the exchange of keys takes: that
+// the first batches of each epoch come before their root does is as it should be.
+func (k *Keys) late(id rootID, now uint64) bool {
+	w := k.wanted[id]
+	return w == nil || now-w.since >= rootLate
 }
 
 // awaits reports whether the agent has still to say something of a root.
