@@ -34,7 +34,6 @@ type Channel struct {
 	out, in *noise.CipherState // nil while there is no channel
 	usedAt  uint64             // Unix ms
 	busy    bool               // a call is under way
-	works   bool               // EventChannelUp was the last that was said
 	retryAt uint64
 	retry   uint64
 	stats   ChannelStats
@@ -61,6 +60,7 @@ func NewChannel(realm wire.RealmID, pairing *[channel.KeySize]byte, random io.Re
 	if *pairing == [channel.KeySize]byte{} {
 		return nil, errors.New("the pairing key is empty (hint: make one with wasm-e2ee agent pair)")
 	}
+	keys.cutOff = true // until it has answered
 	return &Channel{keys: keys, random: random, realm: realm, psk: *pairing}, nil
 }
 
@@ -144,13 +144,15 @@ func (c *Channel) Answered(status int, body []byte, now uint64) {
 		}
 	}
 	if err != nil {
-		c.works = c.works && status == 410 // after which a fresh channel follows at once
+		if status != 410 { // after which a fresh channel follows at once
+			c.keys.cutOff, c.keys.answer = true, status
+		}
 		c.keys.cfg.report(Event{Kind: EventChannel, HTTP: status})
 		c.fail(now)
 		return
 	}
-	if !c.works {
-		c.works = true
+	if c.keys.cutOff {
+		c.keys.cutOff = false
 		c.keys.cfg.report(Event{Kind: EventChannelUp})
 	}
 	c.usedAt, c.retry, c.retryAt = now, 0, 0

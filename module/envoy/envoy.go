@@ -131,10 +131,5 @@ func (v *Violation) Error() string {
 
 func (v *Violation) Unwrap() error { return v.Err }
 
-// refusal is the sentence that a producer's application reads.
-func refusal(s abi.Status) string {
-	return "wasm-e2ee: " + s.String() + " (hint: " + s.Hint() + ")"
-}
-
 // topicName is name as a map keeps it, without the frame that it came in.
 func topicName(name string) string { return strings.Clone(name) }

@@ -18,7 +18,8 @@ type Event struct {
 	Status    abi.Status // of seal, open, skip
 	Group     string     // of group: clients choose it, and it is cut at 512 bytes
 	API       string     // of group: the request's
-	HTTP      int        // of channel: the agent's answer, 0 where there was none
+	NoAgent   bool       // of seal, open: it is for want of an agent's answer
+	HTTP      int        // of channel, and with NoAgent: the agent's answer, 0 where there was none
 }
 
 // An EventKind says what happened.
@@ -73,13 +74,13 @@ func (e Event) String() string {
 func (e Event) text() string {
 	switch e.Kind {
 	case EventSeal:
-		return fmt.Sprintf("produce refused: topic %q, partition %d: %v", e.Topic, e.Partition, e.Status)
+		return fmt.Sprintf("produce refused: topic %q, partition %d: %s", e.Topic, e.Partition, e.reason())
 	case EventOpen:
 		yet := ""
 		if kafka.FetchRetries(e.Status) {
 			yet = " yet"
 		}
-		return fmt.Sprintf("batch cannot be opened%s: topic %q, partition %d, offset %d: %v", yet, e.Topic, e.Partition, e.Offset, e.Status)
+		return fmt.Sprintf("batch cannot be opened%s: topic %q, partition %d, offset %d: %s", yet, e.Topic, e.Partition, e.Offset, e.reason())
 	case EventSkip:
 		return fmt.Sprintf("batch passed over: topic %q, partition %d, offset %d: %v", e.Topic, e.Partition, e.Offset, e.Status)
 	case EventGroup:
@@ -93,27 +94,58 @@ func (e Event) text() string {
 	case EventShared:
 		return "the proxy's shared data cannot be written; nothing is opened meanwhile"
 	case EventChannel:
-		switch e.HTTP {
-		case 0, httpUnavailable, httpTimeout:
-			return "key channel: the agent cannot be reached"
-		case 200:
-			return "key channel: the agent's answer does not verify"
-		case 400:
-			return "key channel: the agent refused this proxy"
-		case 410:
-			return "key channel: the agent has begun anew"
-		}
-		return fmt.Sprintf("key channel: HTTP status %d", e.HTTP)
+		return "key channel: " + e.agent()
 	case EventChannelUp:
 		return "key channel: connected to the agent"
 	}
 	return fmt.Sprintf("event %d", e.Kind)
 }
 
+// agent says what became of the last call to the agent.
+func (e Event) agent() string {
+	switch e.HTTP {
+	case 0, httpUnavailable, httpTimeout:
+		return "the agent cannot be reached"
+	case 200:
+		return "the agent's answer does not verify"
+	case 400:
+		return "the agent refused this proxy"
+	case 410:
+		return "the agent has begun anew"
+	}
+	return fmt.Sprintf("HTTP status %d", e.HTTP)
+}
+
+// reason is why a batch was not sealed or opened.
+func (e Event) reason() string {
+	if e.NoAgent {
+		return e.agent()
+	}
+	return e.Status.String()
+}
+
+// refusal is the sentence that a producer's application reads.
+func (e Event) refusal() string {
+	return "wasm-e2ee: " + e.reason() + " (hint: " + e.Hint() + ")"
+}
+
+// event is what became of a batch. Where nobody but the agent could have helped, and none
+// answers, it leads there.
+func (k *Keys) event(kind EventKind, topic string, partition int32, offset int64, s abi.Status) Event {
+	e := Event{Kind: kind, Topic: topic, Partition: partition, Offset: offset, Status: s}
+	if k.cutOff && (s == abi.StatusUnavailable || s == abi.StatusPending) {
+		e.NoAgent, e.HTTP = true, k.answer
+	}
+	return e
+}
+
 // Hint is the next step; "" where there is none to take.
 func (e Event) Hint() string {
 	switch e.Kind {
 	case EventSeal, EventOpen:
+		if e.NoAgent {
+			return e.agentHint()
+		}
 		return e.Status.Hint()
 	case EventSkip:
 		if e.Status == abi.StatusHistory {
@@ -131,19 +163,23 @@ func (e Event) Hint() string {
 	case EventShared:
 		return "see that the proxy's configuration lets the module use shared data"
 	case EventChannel:
-		switch e.HTTP {
-		case 0, httpUnavailable, httpTimeout:
-			return "see that wasm-e2ee agent runs, and that the configuration's agent_cluster leads to its agent.listen"
-		case 200:
-			return "see that agent_cluster leads to wasm-e2ee agent and to nothing else"
-		case 400:
-			return "give the proxy the agent's pairing key and realm id: wasm-e2ee agent pair, wasm-e2ee envoy config"
-		case 410:
-			return ""
-		}
-		return "see that agent_cluster leads to wasm-e2ee agent"
+		return e.agentHint()
 	}
 	return ""
+}
+
+func (e Event) agentHint() string {
+	switch e.HTTP {
+	case 0, httpUnavailable, httpTimeout:
+		return "see that wasm-e2ee agent runs, and that the configuration's agent_cluster leads to its agent.listen"
+	case 200:
+		return "see that agent_cluster leads to wasm-e2ee agent and to nothing else"
+	case 400:
+		return "give the proxy the agent's pairing key and realm id: wasm-e2ee agent pair, wasm-e2ee envoy config"
+	case 410:
+		return ""
+	}
+	return "see that agent_cluster leads to wasm-e2ee agent"
 }
 
 // report hands an event to whoever logs; nil is nobody.

@@ -126,3 +126,50 @@ func TestARootIsReportedOnlyOnceItIsLate(t *testing.T) {
 		t.Errorf("%+v", events[0])
 	}
 }
+
+// A producer's application and the log lead to the agent where it is the agent that is missing,
+// and to the control topics where the agent says that it lacks them.
+func TestWithoutAnAgentProducersAreLedToIt(t *testing.T) {
+	var events []Event
+	w := newWorld(t, recorded(&events))
+	a := &agent{realm: testRealm, pairing: testPairing, say: func(channel.Request) channel.Answer { return channel.Answer{Status: abi.StatusUnavailable} }}
+	c, err := NewChannel(testRealm, &testPairing, rand.Reader, w.keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := func(answer func(Call) (int, []byte)) string {
+		t.Helper()
+		events = nil
+		id := w.request(produceRequest(8, 1, "orders"))
+		for end := w.now + DefaultProduceWait; w.now <= end; w.now += lastRetry {
+			for call, ok := c.Next(w.now); ok; call, ok = c.Next(w.now) {
+				status, body := answer(call)
+				c.Answered(status, body, w.now)
+			}
+		}
+		if err := w.stream.Resume(w.now); err != nil {
+			t.Fatal(err)
+		}
+		w.respond(id, kmsg.NewPtrApiVersionsResponse())
+		r := received(w, id, 8, kmsg.NewPtrProduceResponse())
+		if e := events[len(events)-1]; e.Kind != EventSeal || !strings.Contains(e.String(), e.Hint()) {
+			t.Errorf("logged last: %q", e)
+		}
+		w.now += unasked + 1
+		return *r.Topics[0].Partitions[0].ErrorMessage
+	}
+	const control, leads = "_e2ee.roster", "wasm-e2ee agent"
+	for name, answer := range map[string]func(Call) (int, []byte){
+		"gone":     func(Call) (int, []byte) { return httpUnavailable, nil },
+		"silent":   func(Call) (int, []byte) { return 0, nil },
+		"stranger": func(Call) (int, []byte) { return 404, nil },
+		"unpaired": func(Call) (int, []byte) { return 400, nil },
+	} {
+		if got := refused(answer); !strings.Contains(got, leads) || strings.Contains(got, "control") {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+	if got := refused(a.post); !strings.Contains(got, control) || strings.Contains(got, leads) {
+		t.Errorf("an agent that lacks the control topics: %q", got)
+	}
+}

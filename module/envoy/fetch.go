@@ -167,7 +167,7 @@ func (o *opener) batches(topic string, partition int32, records []byte) (out []b
 			var skipped bool
 			if opened, skipped = w.skip(out, records, size, status); !skipped {
 				if status != abi.StatusPending || w.keys.late(rootID{result.Kid, partition}, o.now) {
-					w.cfg.report(Event{Kind: EventOpen, Topic: topic, Partition: partition, Offset: offset, Status: status})
+					w.cfg.report(w.keys.event(EventOpen, topic, partition, offset, status))
 				}
 				return out, offset, status
 			}

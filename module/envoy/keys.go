@@ -47,6 +47,8 @@ type Keys struct {
 	opened  []channel.Request // OPENED, in order
 	groups  groups
 
+	cutOff  bool              // no agent answers, or none that is ours
+	answer  int               // HTTP status of its last answer, where cutOff
 	checkAt uint64            // when held is looked through for what to renew
 	asked   []channel.Request // in the call that is under way
 	sentAt  uint64

@@ -136,8 +136,9 @@ func (s *Stream) sealOne(p *producing, q *sealing, now uint64) error {
 		return &Violation{"client", "Produce", p.h.Version, fmt.Errorf("topic %s, partition %d: %w", q.name, q.partition.Index, status)}
 	}
 	count(&s.w.stats.SealRefused, status)
-	s.w.cfg.report(Event{Kind: EventSeal, Topic: q.name, Partition: q.partition.Index, Status: status})
-	p.refused = append(p.refused, refusedPartition{place{q.topic.Name, q.topic.ID, q.partition.Index}, code, refusal(status)})
+	e := s.w.keys.event(EventSeal, q.name, q.partition.Index, 0, status)
+	s.w.cfg.report(e)
+	p.refused = append(p.refused, refusedPartition{place{q.topic.Name, q.topic.ID, q.partition.Index}, code, e.refusal()})
 	return nil
 }
 

@@ -310,7 +310,7 @@ func TestAnAgentThatDoesNotAnswerIsAskedAgain(t *testing.T) {
 		t.Fatalf("%d calls are made", len(p.calls))
 	}
 	p.respond("", nil, 0)
-	p.said("the agent cannot be reached", "hint")
+	p.said("key channel: the agent cannot be reached", "hint")
 	p.noCall = true
 	p.tick(1000)
 	p.said("makes no call to the agent", "hint", "agent_cluster=agent")

@@ -67,7 +67,11 @@ func produceOnce(bootstrap, topic string, limit time.Duration) error {
 	if err := resp.ReadFrom(body); err != nil {
 		return err
 	}
-	return kerr.ErrorForCode(resp.Topics[0].Partitions[0].ErrorCode)
+	p := resp.Topics[0].Partitions[0]
+	if err = kerr.ErrorForCode(p.ErrorCode); err != nil && p.ErrorMessage != nil {
+		err = fmt.Errorf("%w: %s", err, *p.ErrorMessage)
+	}
+	return err
 }
 
 // agentKilled kills the agent of a face: what has no key yet is refused with an error after
@@ -80,6 +84,9 @@ func (w *world) agentKilled(t *testing.T, r *row, out *envoyFace, in face) {
 	took := time.Since(begin)
 	if !kerr.IsRetriable(err) {
 		t.Errorf("a Produce without an agent: %v, want an error after which clients try again", err)
+	}
+	if err == nil || !strings.Contains(err.Error(), "see that wasm-e2ee agent runs") {
+		t.Errorf("the producer is told %v", err)
 	}
 	if took > produceWait+3*time.Second {
 		t.Errorf("answered after %v, want at most %v", took, produceWait+3*time.Second)
