@@ -19,8 +19,8 @@ import (
 	"github.com/wasm-e2ee/wasm-e2ee/host/envoy"
 	"github.com/wasm-e2ee/wasm-e2ee/host/keyring"
 	"github.com/wasm-e2ee/wasm-e2ee/host/lease"
+	"github.com/wasm-e2ee/wasm-e2ee/host/process"
 	"github.com/wasm-e2ee/wasm-e2ee/host/sidecar"
-	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/process"
 )
 
 // envoyTime bounds the start of an Envoy: V8 compiles the whole module first.

@@ -19,8 +19,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/wasm-e2ee/wasm-e2ee/host/process"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/deps"
-	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/process"
 )
 
 // binaries are the Envoys that the configuration must suit, by version. The first is part of

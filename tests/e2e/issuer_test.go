@@ -15,11 +15,11 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"github.com/wasm-e2ee/wasm-e2ee/host/process"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/broker"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/clients"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/flow"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/nodes"
-	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/process"
 )
 
 // cluster are the flags with which a command reaches a broker that wants no login.

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wasm-e2ee/wasm-e2ee/host/process"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/nodes"
-	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/process"
 )
 
 // expectRefusal runs the program, which must end by itself with exit code 1, and say each of

@@ -16,8 +16,8 @@ import (
 	"time"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi/plugin"
+	"github.com/wasm-e2ee/wasm-e2ee/host/process"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/deps"
-	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/process"
 )
 
 // startTimeout bounds the start of an Envoy: V8 compiles the module before it is ready, once

@@ -26,6 +26,7 @@ var rooms = map[string][]string{
 	"host/engine":        {"abi", "host/scrub"},
 	"host/agent":         {"abi", "host/keyring", "host/private", "host/scrub"},
 	"host/private":       {},
+	"host/process":       {},
 	"host/issuer":        {"abi", "host/agent", "host/keyring", "host/private"},
 	"host/lease":         {"abi", "host/private", "host/scrub"},
 	"host/proxy":         {"abi"},
@@ -34,7 +35,7 @@ var rooms = map[string][]string{
 	"host/exposure":      {"abi", "host/keyring"},
 	"host/inspect":       {"abi", "host/keyring"},
 	"host/metrics":       {"abi", "host/agent", "host/exposure", "host/lease", "host/proxy"},
-	"host/demo":          {"abi", "host", "tests/adversary", "tests/e2e/process"},
+	"host/demo":          {"abi", "host", "tests/adversary"},
 	"host/cmd/wasm-e2ee": {"abi", "host", "tests/conformance"},
 
 	"tests":    {"abi", "module", "host", "tests"},

@@ -24,10 +24,10 @@ import (
 	"github.com/wasm-e2ee/wasm-e2ee/host/agent"
 	"github.com/wasm-e2ee/wasm-e2ee/host/config"
 	"github.com/wasm-e2ee/wasm-e2ee/host/keyring"
+	program "github.com/wasm-e2ee/wasm-e2ee/host/process"
 	"github.com/wasm-e2ee/wasm-e2ee/host/sidecar"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/adversary"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/artifact"
-	program "github.com/wasm-e2ee/wasm-e2ee/tests/e2e/process"
 )
 
 // The environment of a child: this test binary, run again as a sidecar.

@@ -9,7 +9,7 @@ import (
 	"os/exec"
 	"strings"
 
-	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/process"
+	"github.com/wasm-e2ee/wasm-e2ee/host/process"
 )
 
 // node is the guest in Node: a line with a call goes in, a line with its outcome comes out.

@@ -15,12 +15,12 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi/plugin"
+	"github.com/wasm-e2ee/wasm-e2ee/host/process"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/bench/report"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/bench/run"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/bench/stand"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/broker"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/deps"
-	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/process"
 )
 
 // Version is the Envoy that is measured.

@@ -11,9 +11,9 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/wasm-e2ee/wasm-e2ee/host/process"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/artifact"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/bench/run"
-	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/process"
 )
 
 // Topics of a node of a Stand: names that begin so are sealed, or passed through.

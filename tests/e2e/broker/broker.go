@@ -17,8 +17,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/wasm-e2ee/wasm-e2ee/host/process"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/deps"
-	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/process"
 )
 
 //go:embed log4j2.properties

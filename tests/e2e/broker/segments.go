@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/process"
+	"github.com/wasm-e2ee/wasm-e2ee/host/process"
 )
 
 // Segments are the paths of a topic's log segments on every node.

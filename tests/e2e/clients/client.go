@@ -14,8 +14,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/wasm-e2ee/wasm-e2ee/host/process"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/deps"
-	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/process"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/records"
 )
 

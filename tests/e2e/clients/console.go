@@ -8,9 +8,9 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/wasm-e2ee/wasm-e2ee/host/process"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/broker"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/deps"
-	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/process"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/records"
 )
 

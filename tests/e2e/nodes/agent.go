@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/process"
+	"github.com/wasm-e2ee/wasm-e2ee/host/process"
 )
 
 // An Agent is a `wasm-e2ee agent`, which may be restarted on its state.

@@ -16,8 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wasm-e2ee/wasm-e2ee/host/process"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/artifact"
-	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/process"
 )
 
 var top = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "wasm-e2ee-e2e-") })

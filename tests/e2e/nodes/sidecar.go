@@ -12,7 +12,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
-	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/process"
+	"github.com/wasm-e2ee/wasm-e2ee/host/process"
 )
 
 // A Sidecar is a running `wasm-e2ee proxy`.

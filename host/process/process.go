@@ -1,5 +1,5 @@
-// Package process runs the programs of an end-to-end test (brokers, sidecars, clients): it
-// collects what they print, waits for a line, and never leaves one behind.
+// Package process runs the programs beside this one: a demo's Envoys, a test's brokers and
+// clients. It collects what they print, waits for a line, and never leaves one behind.
 package process
 
 import (
