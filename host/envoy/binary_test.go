@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -12,6 +13,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -88,8 +91,8 @@ func TestEveryEnvoyAcceptsWhatIsWritten(t *testing.T) {
 }
 
 // run starts Envoy 1.40.0 with a configuration that lets every byte pass, waits until it serves,
-// and returns how a client sees the cluster through it.
-func run(t *testing.T, text string, brokers []kadm.BrokerDetail, opts ...kgo.Opt) error {
+// and returns where clients begin.
+func run(t *testing.T, text string, brokers []kadm.BrokerDetail) (listen string) {
 	t.Helper()
 	ports := free(t, 2+len(brokers))
 	s := spec(t, fmt.Sprintf("listen: 127.0.0.1:%d\n", ports)+text+unixAgent, 0)
@@ -99,24 +102,35 @@ func run(t *testing.T, text string, brokers []kadm.BrokerDetail, opts ...kgo.Opt
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.Stop(5 * time.Second)
+	t.Cleanup(func() { p.Stop(5 * time.Second) })
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		if response, err := http.Get("http://" + s.Admin + "/ready"); err == nil {
 			response.Body.Close()
 			if response.StatusCode == http.StatusOK {
-				break
+				return s.File.Listen
 			}
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("not ready\n%s", p.Output())
 		}
 	}
-	client, err := kgo.NewClient(append(opts, kgo.SeedBrokers(s.File.Listen), kgo.RetryTimeout(time.Second), kgo.RequestRetries(1))...)
+}
+
+// What a client that is served takes at most, and one that is not tries for.
+const (
+	served  = 30 * time.Second
+	refused = 3 * time.Second
+)
+
+// ping returns how a client sees the cluster, which it gives so much time.
+func ping(t *testing.T, listen string, limit time.Duration, opts ...kgo.Opt) error {
+	t.Helper()
+	client, err := kgo.NewClient(append(opts, kgo.SeedBrokers(listen), kgo.RetryTimeout(time.Second), kgo.RequestRetries(1))...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	return client.Ping(ctx)
 }
@@ -178,8 +192,12 @@ func TestABrokerMustProveItsName(t *testing.T) {
 		}
 		_, port, _ := net.SplitHostPort(cluster.ListenAddrs()[0])
 		at, _ := strconv.Atoi(port)
-		err = run(t, fmt.Sprintf("bootstrap: [%s]\ntls: {enabled: true, ca: %s}\n", seeds, c.ca), []kadm.BrokerDetail{{NodeID: 0, Host: "127.0.0.1", Port: int32(at)}})
-		if (err == nil) != c.ok {
+		listen := run(t, fmt.Sprintf("bootstrap: [%s]\ntls: {enabled: true, ca: %s}\n", seeds, c.ca), []kadm.BrokerDetail{{NodeID: 0, Host: "127.0.0.1", Port: int32(at)}})
+		limit := served
+		if !c.ok {
+			limit = refused
+		}
+		if err = ping(t, listen, limit); (err == nil) != c.ok {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -201,10 +219,49 @@ func TestClientsAreServedWithTLS(t *testing.T) {
 	roots.AppendCertsFromPEM(pem)
 	text := fmt.Sprintf("bootstrap: [%s]\nclient_tls: {cert: %s, key: %s}\n", cluster.ListenAddrs()[0], proof.Cert, proof.Key)
 	brokers := []kadm.BrokerDetail{{NodeID: 0, Host: "127.0.0.1", Port: 1}}
-	if err := run(t, text, brokers, kgo.DialTLSConfig(&tls.Config{RootCAs: roots})); err != nil {
+	listen := run(t, text, brokers)
+	if err := ping(t, listen, served, kgo.DialTLSConfig(&tls.Config{RootCAs: roots})); err != nil {
 		t.Error(err)
 	}
-	if err := run(t, text, brokers); err == nil {
+	if err := ping(t, listen, refused); err == nil {
 		t.Error("a client without TLS was served")
+	}
+}
+
+// A client that connects while a broker restarts waits for it. Where it stays away, the client
+// sees a reset, after which each tries again; an end without one is final for some.
+func TestAClientWaitsForABrokerThatRestarts(t *testing.T) {
+	binaries(t)
+	port := free(t, 1)
+	listen := run(t, fmt.Sprintf("bootstrap: ['127.0.0.1:%d']\n", port), []kadm.BrokerDetail{{NodeID: 0, Host: "127.0.0.1", Port: int32(port)}})
+	conn, err := net.Dial("tcp", listen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(served))
+	begin := time.Now()
+	_, _ = conn.Write([]byte{0})
+	if _, err := conn.Read([]byte{0}); !errors.Is(err, syscall.ECONNRESET) || time.Since(begin) < time.Second {
+		t.Errorf("a broker that stays away: %v after %v", err, time.Since(begin))
+	}
+	started := make(chan *kfake.Cluster, 1)
+	time.AfterFunc(time.Second, func() {
+		cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(port))
+		if err != nil {
+			t.Error(err)
+		}
+		started <- cluster
+	})
+	var dials atomic.Int32
+	dial := func(ctx context.Context, network, host string) (net.Conn, error) {
+		dials.Add(1)
+		return new(net.Dialer).DialContext(ctx, network, host)
+	}
+	if err := ping(t, listen, served, kgo.Dialer(dial)); err != nil || dials.Load() != 1 {
+		t.Errorf("a broker that comes a second later: %v, %d connections", err, dials.Load())
+	}
+	if cluster := <-started; cluster != nil {
+		cluster.Close()
 	}
 }

@@ -19,6 +19,13 @@ const (
 	// idleTimeout is above the 9 minutes after which clients close an idle connection and the 10
 	// after which brokers do, so that Envoy is not who cuts it.
 	idleTimeout = "660s"
+
+	// connectAttempts is how often a broker is tried while a client's connection waits: some 5 s
+	// where it refuses, since one that restarts is soon back, and nothing like the 10 s after which
+	// clients give a connection up. It also has what the client sends arrive before it is closed,
+	// which the client then sees as a reset; a bare end some take for a wrong configuration
+	// and try no more.
+	connectAttempts = 12
 )
 
 // A networkFilter is the module's filter in a listener. There is one for all: a virtual machine
@@ -45,16 +52,15 @@ func brokerName(id int32) string { return "kafka_broker_" + strconv.Itoa(int(id)
 
 // listeners are one to begin with and one for each broker.
 func (s *Spec) listeners(p *places, filter object) []any {
-	out := []any{s.listener(bootstrapName, p, p.bootstrap, networkFilter{wasmFilter, &filter}, len(s.File.Bootstrap))}
+	out := []any{s.listener(bootstrapName, p, p.bootstrap, networkFilter{wasmFilter, &filter})}
 	for _, id := range slices.Sorted(maps.Keys(p.brokers)) {
-		out = append(out, s.listener(brokerName(id), p, p.brokers[id], sameFilter{wasmFilter, &filter}, 1))
+		out = append(out, s.listener(brokerName(id), p, p.brokers[id], sameFilter{wasmFilter, &filter}))
 	}
 	return out
 }
 
-// listener passes what the module made of the clients' bytes to the cluster of the same name,
-// which is tried so many times.
-func (s *Spec) listener(name string, p *places, port int, filter any, attempts int) object {
+// listener passes what the module made of the clients' bytes to the cluster of the same name.
+func (s *Spec) listener(name string, p *places, port int, filter any) object {
 	return obj(
 		"name", name,
 		"address", socket(p.listen.String(), port),
@@ -66,7 +72,8 @@ func (s *Spec) listener(name string, p *places, port int, filter any, attempts i
 			"filters", []any{filter, obj(
 				"name", tcpProxy,
 				"typed_config", typed("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
-					"stat_prefix", name, "cluster", name, "idle_timeout", idleTimeout, "max_connect_attempts", attempts),
+					"stat_prefix", name, "cluster", name, "idle_timeout", idleTimeout,
+					"max_connect_attempts", connectAttempts, "backoff_options", obj("base_interval", "0.25s", "max_interval", "1s")),
 			)},
 			"transport_socket", s.downstreamTLS(),
 		)},
