@@ -73,7 +73,6 @@ func (f *Flow) Produce(ctx context.Context, bootstrap string, perSecond int) err
 			kgo.DefaultProduceTopic(f.Topic),
 			kgo.RecordPartitioner(kgo.ManualPartitioner()),
 			kgo.ProducerLinger(20*time.Millisecond),
-			kgo.AlwaysRetryEOF(), // a proxy accepts before it knows that its broker is away
 			kgo.RetryBackoffFn(func(int) time.Duration { return 100 * time.Millisecond }),
 		)
 		if err != nil {

@@ -32,7 +32,6 @@ func (m *Member) Join(t testing.TB) {
 		kgo.DisableAutoCommit(),
 		kgo.BlockRebalanceOnPoll(),
 		kgo.FetchMaxWait(100 * time.Millisecond),
-		kgo.AlwaysRetryEOF(), // as in Produce
 		kgo.RetryBackoffFn(func(int) time.Duration { return 100 * time.Millisecond }),
 		kgo.OnPartitionsAssigned(func(context.Context, *kgo.Client, map[string][]int32) { m.Group.Assigned.Add(1) }),
 	}, m.Group.Opts...)...)
