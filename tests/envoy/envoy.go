@@ -56,10 +56,21 @@ func Start(t testing.TB, s Spec) *Envoy {
 		e.Stop(5 * time.Second)
 		if t.Failed() {
 			out := e.Log()
-			t.Logf("Envoy %s at %s (exit code %d) logged:\n%s", s.Version, s.Admin, e.ExitCode(), out[max(0, len(out)-6000):])
+			t.Logf("Envoy %s at %s (exit code %d) logged:\n%s\nand at last:\n%s", s.Version, s.Admin, e.ExitCode(), telling(out), out[max(0, len(out)-4000):])
 		}
 	})
 	return e
+}
+
+// telling returns the first lines of a log that tell of something amiss.
+func telling(log string) string {
+	var lines []string
+	for line := range strings.Lines(log) {
+		if len(lines) < 100 && (strings.Contains(line, "connection closed") || strings.Contains(line, "fatal error") || strings.Contains(line, "errno") || strings.Contains(line, " failed: ")) {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, "")
 }
 
 func (e *Envoy) launch(t testing.TB) {

@@ -1,6 +1,7 @@
 // Package splice puts the kernel of package simd into a linked WebAssembly module: each
-// import from the module "kernel" becomes a function of that name. Nothing else of the module
-// changes, and the same module gives the same bytes.
+// import from the module "kernel" becomes a function of that name, and so does WASI's
+// poll_oneoff (see noWait). Nothing else of the module changes, and the same module gives the
+// same bytes.
 //
 // Functions are numbered imports first. The kernel's come to stand first among the
 // definitions, so that every definition that the module had keeps its number, and with it
@@ -170,7 +171,7 @@ func (s *splicer) imports(body []byte) ([]byte, error) {
 		if r.bad {
 			return nil, ErrMalformed
 		}
-		if module == simd.Module && kind == 0 {
+		if (module == simd.Module || module == wasi && name == noWait.Name) && kind == 0 {
 			if slices.Contains(names, name) {
 				return nil, fmt.Errorf("%s is imported twice", name)
 			}
@@ -190,7 +191,7 @@ func (s *splicer) imports(body []byte) ([]byte, error) {
 	if err := r.end(); err != nil {
 		return nil, err
 	}
-	if len(names) == 0 {
+	if !slices.ContainsFunc(names, func(name string) bool { return name != noWait.Name }) {
 		return nil, ErrNoKernel
 	}
 	next := other
@@ -207,7 +208,7 @@ func (s *splicer) imports(body []byte) ([]byte, error) {
 
 // order picks the functions that are imported, in that order, and then the helpers.
 func (s *splicer) order(names []string, types []uint32) error {
-	all := simd.Functions(s.imported + s.defined)
+	all := append(simd.Functions(s.imported+s.defined), noWait)
 	for i, name := range names {
 		at := slices.IndexFunc(all, func(f simd.Function) bool { return f.Name == name && name != "" })
 		if at < 0 {
