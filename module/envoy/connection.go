@@ -99,9 +99,9 @@ func (v *VM) OnUpstreamData(id uint32, end bool) plugin.Action {
 }
 
 // unanswered counts a broker that closes a connection instead of answering, as Kafka does where
-// it cannot read a request, and says so.
+// it cannot read a request, and says so. A client that has gone wants no answer.
 func (v *VM) unanswered(c *connection, now uint64) {
-	if len(c.stream.pending) == 0 {
+	if c.ended || len(c.stream.pending) == 0 {
 		return
 	}
 	v.stats.closed[faultBroker]++

@@ -285,17 +285,17 @@ func TestABrokerThatEndsIsHeardBefore(t *testing.T) {
 
 func TestABrokerThatClosesInsteadOfAnsweringIsCounted(t *testing.T) {
 	p := configured(t)
-	for id := range uint32(2) {
+	for id := range uint32(3) {
 		p.connect(2 + id)
-		if id == 0 {
-			p.send(2, requestFrame(1, metadataRequest()), false)
+		if id != 1 {
+			p.send(2+id, requestFrame(1, metadataRequest()), id == 2) // which has gone meanwhile
 		}
 		p.answer(2+id, nil, true)
 	}
 	p.tick(tickPeriod)
 	p.said("broker closed the connection", "unanswered=Metadata", "version=9")
 	if got := p.total("closed_connections_total.fault.broker"); got != 1 {
-		t.Errorf("%d are counted, want that of the connection with a request", got)
+		t.Errorf("%d are counted, want that of the client that waits for an answer", got)
 	}
 }
 
