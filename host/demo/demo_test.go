@@ -15,7 +15,6 @@ import (
 	"github.com/wasm-e2ee/wasm-e2ee/host/exposure"
 	"github.com/wasm-e2ee/wasm-e2ee/host/keyring"
 	"github.com/wasm-e2ee/wasm-e2ee/tests/artifact"
-	"github.com/wasm-e2ee/wasm-e2ee/tests/e2e/deps"
 )
 
 // module writes e2ee.wasm to a file.
@@ -47,23 +46,6 @@ func TestEverythingThatIsShownHoldsWithoutAWarning(t *testing.T) {
 	}
 	nothingLeft(t)
 	t.Run("what is kept is enough for the exposure report", func(t *testing.T) { enough(t, kept, out.String()) })
-}
-
-func TestTheSameHoldsInEnvoy(t *testing.T) {
-	part := deps.Envoy("1.40.0")
-	deps.Need(t, part)
-	binary := filepath.Join(deps.Dir(part), "envoy")
-	t.Setenv("TMPDIR", t.TempDir())
-	var out bytes.Buffer
-	if err := Run(t.Context(), Options{Duration: leastDuration, Module: module(t), Envoy: binary, Out: &out}); err != nil {
-		t.Errorf("%v\n%s", err, &out)
-	}
-	for _, want := range []string{"stored in the clear              0 of", `wasm_e2ee_partitions_total{direction="seal"}`, "all of it held"} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("not printed: %q\n%s", want, &out)
-		}
-	}
-	nothingLeft(t)
 }
 
 // enough does with what a demo kept in dir what its output says.

@@ -27,7 +27,7 @@ import (
 )
 
 // binaries are the Envoys that the configuration must suit, by version. The first is part of
-// every test run.
+// make e2e, along with every test that has RealEnvoy in its name.
 func binaries(t *testing.T) map[string]string {
 	t.Helper()
 	found := map[string]string{}
@@ -66,7 +66,7 @@ func put(t *testing.T, s Spec, wasm []byte) string {
 	return path
 }
 
-func TestEveryEnvoyAcceptsWhatIsWritten(t *testing.T) {
+func TestEveryRealEnvoyAcceptsWhatIsWritten(t *testing.T) {
 	proof := certify(t, "broker-1.example.com")
 	secure := fmt.Sprintf("tls: {enabled: true, ca: %s, cert: %s, key: %s}\nclient_tls: {cert: %s, key: %s}\n", proof.CA, proof.Cert, proof.Key, proof.Cert, proof.Key)
 	for version, binary := range binaries(t) {
@@ -162,8 +162,8 @@ func free(t *testing.T, n int) int {
 	return 0
 }
 
-// TestABrokerMustProveItsName has brokers with good and with bad certificates.
-func TestABrokerMustProveItsName(t *testing.T) {
+// TestBehindARealEnvoyABrokerMustProveItsName has brokers with good and with bad certificates.
+func TestBehindARealEnvoyABrokerMustProveItsName(t *testing.T) {
 	binaries(t)
 	right, other, stranger := certify(t, "127.0.0.1"), certify(t, "broker.example.com"), certify(t, "127.0.0.1")
 	for name, c := range map[string]struct {
@@ -203,7 +203,7 @@ func TestABrokerMustProveItsName(t *testing.T) {
 	}
 }
 
-func TestClientsAreServedWithTLS(t *testing.T) {
+func TestARealEnvoyServesClientsWithTLS(t *testing.T) {
 	binaries(t)
 	proof := certify(t, "127.0.0.1")
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
@@ -230,7 +230,7 @@ func TestClientsAreServedWithTLS(t *testing.T) {
 
 // A client that connects while a broker restarts waits for it. Where it stays away, the client
 // sees a reset, after which each tries again; an end without one is final for some.
-func TestAClientWaitsForABrokerThatRestarts(t *testing.T) {
+func TestBehindARealEnvoyAClientWaitsForABrokerThatRestarts(t *testing.T) {
 	binaries(t)
 	port := free(t, 1)
 	listen := run(t, fmt.Sprintf("bootstrap: ['127.0.0.1:%d']\n", port), []kadm.BrokerDetail{{NodeID: 0, Host: "127.0.0.1", Port: int32(port)}})
