@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -160,10 +161,10 @@ func (w *world) slowReaders(t *testing.T, r *row, out face, in *envoyFace, limit
 			t.Fatal(err)
 		}
 	}
-	most := int64(0)
+	most, buffered := int64(0), int64(0)
 	for i := range 5 {
 		time.Sleep(time.Second)
-		most = max(most, in.rss()-before)
+		most, buffered = max(most, in.rss()-before), max(buffered, in.buffered(t))
 		job.Group = fmt.Sprint(topic, "-beside-", i)
 		begin := time.Now()
 		if _, err := clients.FranzGo.Consume(t.Context(), job); err != nil {
@@ -194,7 +195,27 @@ func (w *world) slowReaders(t *testing.T, r *row, out face, in *envoyFace, limit
 			}
 		}
 	}
-	r.note("%d readers, %d MB in all, memory %+d MB at most", readers, total>>20, most>>20)
+	// Envoy stops reading from a broker while a client does not take what there is: an answer, and
+	// what it lets pile up on both sides, for each.
+	if limit := int64(readers * (len(first) + 2<<20)); buffered > limit {
+		t.Errorf("%d MB are in Envoy's buffers, want at most %d", buffered>>20, limit>>20)
+	}
+	r.note("%d readers, %d MB in all, memory %+d MB at most, Envoy's buffers %d", readers, total>>20, most>>20, buffered>>20)
+}
+
+// buffered is how many bytes Envoy itself holds of all connections, the module's memory apart.
+func (f *envoyFace) buffered(t *testing.T) (sum int64) {
+	t.Helper()
+	all, err := f.Stats("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, n := range all {
+		if strings.HasSuffix(name, "_bytes_buffered") {
+			sum += n
+		}
+	}
+	return sum
 }
 
 // request is one frame.
