@@ -49,8 +49,14 @@ const (
 // HeadersCall is the map of headers of the answer to an HTTP call.
 const HeadersCall = 6
 
-// StatusUnimplemented is what a host answers that lacks a function.
-const StatusUnimplemented = 12
+// Statuses that a host answers.
+const (
+	StatusOK            = 0
+	StatusNotFound      = 1
+	StatusBadArgument   = 2
+	StatusInvalidMemory = 6
+	StatusUnimplemented = 12 // it lacks the function
+)
 
 // MetricPrefix begins every name of ours. They are those of the sidecar
 // (examples/sidecar/OPERATING.md), labels as further words: name.label.value.
