@@ -211,7 +211,7 @@ func FuzzInflate(f *testing.F) {
 		// What is accepted must be what another implementation reads.
 		switch kafka.Codec(codec) {
 		case kafka.CodecSnappy:
-			if bytes.HasPrefix(b, xerialMagic) {
+			if bytes.HasPrefix(b, []byte("\x82SNAPPY\x00")) {
 				return
 			}
 			if want, err := s2.Decode(nil, b); err != nil || !bytes.Equal(got, want) {

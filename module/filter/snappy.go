@@ -1,42 +1,18 @@
 package filter
 
 import (
-	"bytes"
 	"encoding/binary"
+
+	"github.com/wasm-e2ee/wasm-e2ee/abi/kafka"
 )
 
-// xerialMagic begins the framing of Java's snappy streams, which Kafka's own clients and
-// brokers write: the magic, two versions of 4 bytes, then blocks with their length as u32,
-// big-endian.
-var xerialMagic = []byte("\x82SNAPPY\x00")
-
-const xerialHeader = 16
-
-// appendSnappy appends the decompressed form of b, one raw snappy block or xerial's frames,
-// and no more than max bytes.
+// appendSnappy appends the decompressed form of b and no more than max bytes.
 func appendSnappy(dst, b []byte, max int) ([]byte, error) {
-	if !bytes.HasPrefix(b, xerialMagic) {
-		return appendSnappyBlock(dst, b, max)
-	}
-	if len(b) < xerialHeader {
-		return dst, errCompressed
-	}
-	var err error
-	for b = b[xerialHeader:]; len(b) > 0; {
-		if len(b) < 4 {
-			return dst, errCompressed
-		}
-		n := binary.BigEndian.Uint32(b)
-		b = b[4:]
-		if int64(n) > int64(len(b)) {
-			return dst, errCompressed
-		}
-		if dst, err = appendSnappyBlock(dst, b[:n], max); err != nil {
-			return dst, err
-		}
-		b = b[n:]
-	}
-	return dst, nil
+	err := kafka.EachSnappyBlock(b, func(block []byte) (err error) {
+		dst, err = appendSnappyBlock(dst, block, max)
+		return err
+	})
+	return dst, err
 }
 
 // appendSnappyBlock follows snappy's format_description.txt: the decompressed length, then
