@@ -25,6 +25,13 @@ func AppendVarint(b []byte, v int64) []byte {
 // size is 0 where b ends inside it, where it exceeds 64 bits, and where it is longer than
 // need be: each number has one encoding.
 func ReadVarint(b []byte) (v int64, size int) {
+	if len(b) > 0 && b[0] < 0x80 { // nearly all are, and this much is inlined
+		return int64(b[0]>>1) ^ -int64(b[0]&1), 1
+	}
+	return readLongVarint(b)
+}
+
+func readLongVarint(b []byte) (v int64, size int) {
 	var u uint64
 	for i, c := range b {
 		if i == MaxVarintLen-1 && c > 1 {
@@ -43,7 +50,18 @@ func ReadVarint(b []byte) (v int64, size int) {
 
 // readVarint32 is ReadVarint for fields of 32 bits.
 func readVarint32(b []byte) (v int32, size int) {
-	w, n := ReadVarint(b)
+	if len(b) > 0 && b[0] < 0x80 {
+		return int32(b[0]>>1) ^ -int32(b[0]&1), 1
+	}
+	return readLongVarint32(b)
+}
+
+func readLongVarint32(b []byte) (v int32, size int) {
+	if len(b) > 1 && b[1]-1 < 0x7f { // two bytes, the second neither 0 nor with another behind it
+		u := int32(b[0]&0x7f) | int32(b[1])<<7
+		return u>>1 ^ -(u & 1), 2
+	}
+	w, n := readLongVarint(b)
 	if w != int64(int32(w)) {
 		return 0, 0
 	}
