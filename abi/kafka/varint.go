@@ -26,7 +26,7 @@ func AppendVarint(b []byte, v int64) []byte {
 // need be: each number has one encoding.
 func ReadVarint(b []byte) (v int64, size int) {
 	if len(b) > 0 && b[0] < 0x80 { // nearly all are, and this much is inlined
-		return int64(b[0]>>1) ^ -int64(b[0]&1), 1
+		return unzigzag(uint64(b[0])), 1
 	}
 	return readLongVarint(b)
 }

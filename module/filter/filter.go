@@ -8,11 +8,14 @@
 package filter
 
 import (
+	"bytes"
 	"io"
-	"strings"
+	"unsafe"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
+	"github.com/wasm-e2ee/wasm-e2ee/abi/kafka"
 	"github.com/wasm-e2ee/wasm-e2ee/abi/wire"
+	"github.com/wasm-e2ee/wasm-e2ee/module/kernel"
 	"github.com/wasm-e2ee/wasm-e2ee/module/ratchet"
 )
 
@@ -47,6 +50,12 @@ type Filter struct {
 	plainStubs []byte // reused
 	firstStubs []byte // those of records 1 to numStubs
 	numStubs   int32
+
+	program kernel.Program
+	header  [kafka.BatchHeaderSize]byte // of the batch being sealed, as it came
+	aad     [wire.PackedAADSize]byte
+	nonce   [wire.NonceSize]byte
+	places  [placeCache]place
 }
 
 // New returns a filter that answers abi.StatusNotConfigured until Configure succeeds. It
@@ -102,12 +111,12 @@ func (f *Filter) admit(buf []byte, n int, topic []byte, partition int32) abi.Sta
 
 // reserved reports whether a topic is one of ours rather than the client's.
 func reserved(topic []byte) bool {
-	return strings.HasPrefix(string(topic), reservedPrefix)
+	return bytes.HasPrefix(topic, []byte(reservedPrefix))
 }
 
 // plain reports whether the policy passes a topic through untouched.
 func (f *Filter) plain(topic []byte) bool {
-	return f.config.Mode(string(topic)) == abi.ModePlain
+	return f.config.Mode(unsafe.String(unsafe.SliceData(topic), len(topic))) == abi.ModePlain // not kept
 }
 
 // pass counts a batch of n bytes that goes on as it came.

@@ -10,6 +10,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
 	"github.com/wasm-e2ee/wasm-e2ee/abi/kafka"
+	"github.com/wasm-e2ee/wasm-e2ee/module/kernel"
 )
 
 // An inflater decompresses what a broker compressed (a topic's compression.type), within a
@@ -53,6 +54,9 @@ func plausible(size int, n int32) int { return 2*size + 16*int(n) + 1024 }
 // never holds much more than that; abi.StatusMalformed where b is not what the codec makes.
 func (x *inflater) all(codec kafka.Codec, b []byte, most int) ([]byte, abi.Status) {
 	most = min(most, x.max)
+	if codec != kafka.CodecLZ4 && x.native(codec, b, most) {
+		return x.out, abi.StatusOK
+	}
 	var err error
 	switch codec {
 	case kafka.CodecGzip:
@@ -76,6 +80,19 @@ func (x *inflater) all(codec kafka.Codec, b []byte, most int) ([]byte, abi.Statu
 		return nil, abi.StatusTooLarge
 	}
 	return nil, abi.StatusMalformed
+}
+
+// native has the host decompress b, if it can. What it refuses is decompressed once more here,
+// so that what is said about it is the same everywhere. Not LZ4: it frames nearly every sealed
+// batch, and most of such a frame is stored as it is, which is copied here as fast.
+func (x *inflater) native(codec kafka.Codec, b []byte, most int) bool {
+	if !kernel.Native() || codec == kafka.CodecNone {
+		return false
+	}
+	x.out = slices.Grow(x.out[:0], most)
+	n, ok := kernel.Inflate(uint8(codec), b, x.out[:most])
+	x.out = x.out[:n]
+	return ok
 }
 
 func (x *inflater) gunzip(b []byte, most int) error {

@@ -99,18 +99,19 @@ func (f *Filter) Erase(kids []abi.Kid) abi.Status {
 	return abi.StatusOK
 }
 
-// take pops the next leaf of topic into f.leaf. Leases that are past their useBy or used up
-// are erased on the way. It returns false where none is left.
-func (f *Filter) take(topic []byte, now uint64) (kid abi.Kid, leaf uint32, ok bool) {
+// take pops the next leaf of topic into f.leaf, and returns the lease that it is of. Leases
+// that are past their useBy or used up are erased on the way. It returns false where none is
+// left.
+func (f *Filter) take(topic []byte, now uint64) (l *lease, leaf uint32, ok bool) {
 	for {
 		held := f.leases[string(topic)]
 		if len(held) == 0 {
-			return abi.Kid{}, 0, false
+			return nil, 0, false
 		}
-		l := held[0]
+		l = held[0]
 		if now <= l.useBy {
 			if leaf, ok = l.stack.Take(&f.leaf); ok {
-				return l.kid, leaf, true
+				return l, leaf, true
 			}
 		}
 		f.dropLeases(string(topic), func(other *lease) bool { return other == l })

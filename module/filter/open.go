@@ -28,24 +28,41 @@ func (f *Filter) open(buf []byte, n int, topic []byte, partition int32) (abi.Res
 	if _, err := kafka.BatchSize(buf[:n]); err == kafka.ErrCut {
 		return f.passCut(buf[:n])
 	}
-	h, s := checkBatch(buf[:n])
+	h, s := parseBatch(buf[:n])
 	if s != abi.StatusOK {
 		return abi.Result{}, s
 	}
+	r, s := f.openBatch(&h, buf, n, topic, partition)
+	if s != abi.StatusOK || r.Flags&abi.FlagUntouched != 0 {
+		if s = f.firstCRC(&h, buf[:n], s); s == abi.StatusOK {
+			return f.pass(n)
+		}
+	}
+	return r, s
+}
+
+// openBatch opens a batch whose CRC has not been looked at: that is a step of the program that
+// opens it. With any other status than abi.StatusOK buf is as it was, and so it is where the
+// result says abi.FlagUntouched.
+func (f *Filter) openBatch(h *kafka.BatchHeader, buf []byte, n int, topic []byte, partition int32) (abi.Result, abi.Status) {
+	if !h.Codec().Valid() {
+		return abi.Result{}, abi.StatusUnsupportedCodec
+	}
 	section := buf[kafka.BatchHeaderSize:n]
-	if h.NumRecords == 0 && len(section) == 0 || isMarker(&h, section) {
-		return f.pass(n)
+	if h.NumRecords == 0 && len(section) == 0 || isMarker(h, section) {
+		return abi.Result{Flags: abi.FlagUntouched}, abi.StatusOK
 	}
 	if h.IsControl() || h.NumRecords <= 0 {
 		return abi.Result{}, abi.StatusMalformed
 	}
 	inflated := h.Codec() != kafka.CodecNone
 	if inflated {
+		var s abi.Status
 		if section, s = f.inflate.all(h.Codec(), section, plausible(len(section), h.NumRecords)); s != abi.StatusOK {
 			return abi.Result{}, s
 		}
 	}
-	value, s := f.findValue(&h, section)
+	value, s := f.findValue(h, section)
 	if s != abi.StatusOK {
 		return abi.Result{}, s
 	}
@@ -68,6 +85,7 @@ func (f *Filter) open(buf []byte, n int, topic []byte, partition int32) (abi.Res
 	if !f.seek(sealed.Kid, key, sealed.Leaf) {
 		return abi.Result{}, abi.StatusInternal
 	}
+	f.program.Check(nil, kafka.UnderCRC(buf[:n]), h.CRC)
 	preamble, s := f.openValue(value, &sealed, topic, partition)
 	clear(f.leaf[:])
 	if s != abi.StatusOK {
@@ -84,7 +102,8 @@ func (f *Filter) open(buf []byte, n int, topic []byte, partition int32) (abi.Res
 		h.MaxTimestamp = preamble.MaxTimestamp
 	}
 	h.Put(buf)
-	kafka.PutBatchCRC(buf, batchCRC(buf[:size]))
+	f.program.Sum(kafka.UnderCRC(buf[:size]), kafka.CRCField(buf))
+	f.program.Run()
 
 	f.counters[abi.CounterOpenedBatches]++
 	f.counters[abi.CounterOpenedRecords] += uint64(h.NumRecords)
@@ -94,22 +113,23 @@ func (f *Filter) open(buf []byte, n int, topic []byte, partition int32) (abi.Res
 	}, abi.StatusOK
 }
 
-// openValue decrypts a sealed value in place under f.leaf. Where it fails, the value is as
-// it was.
+// openValue decrypts a sealed value in place under f.leaf, as the program's last step. Where
+// it fails, the value is as it was.
 func (f *Filter) openValue(value []byte, h *wire.PackedHeader, topic []byte, partition int32) (wire.Preamble, abi.Status) {
 	header := (*[wire.PackedHeaderSize]byte)(value)
-	pctx := wire.Pctx(topic, partition)
-	aad := wire.PackedAAD(header, &pctx)
-	nonce := h.Nonce()
+	f.aad = wire.PackedAAD(header, f.place(topic, partition))
+	f.nonce = h.Nonce()
 	key := (*[kernel.KeySize]byte)(&f.leaf)
 	ciphertext := value[wire.PackedHeaderSize:]
-	if !kernel.Open(ciphertext, key, &nonce, aad[:]) {
+	f.program.Open(ciphertext, key, &f.nonce, f.aad[:])
+	if f.program.Run() != 2 {
 		return wire.Preamble{}, abi.StatusUnauthentic
 	}
 	preamble, err := wire.ParsePreamble(ciphertext)
 	if err != nil {
 		// Whoever sealed it meant no batch. Sealing the same bytes again restores them.
-		kernel.Seal(ciphertext, key, &nonce, aad[:])
+		f.program.Seal(ciphertext, key, &f.nonce, f.aad[:])
+		f.program.Run()
 		return wire.Preamble{}, abi.StatusMalformed
 	}
 	return preamble, abi.StatusOK

@@ -30,11 +30,24 @@ func (f *Filter) SealBatch(buf []byte, n int, topic []byte, partition int32, now
 }
 
 func (f *Filter) seal(buf []byte, n int, topic []byte, partition int32, now uint64) (abi.Result, abi.Status) {
-	h, s := checkProduced(buf[:n])
+	h, s := parseBatch(buf[:n])
 	if s != abi.StatusOK {
 		return abi.Result{}, s
 	}
-	out, ok := f.plan(&h, n-kafka.BatchHeaderSize)
+	r, s := f.sealBatch(&h, buf, n, topic, partition, now)
+	if s != abi.StatusOK {
+		s = f.firstCRC(&h, buf[:n], s)
+	}
+	return r, s
+}
+
+// sealBatch seals a batch whose CRC has not been looked at: that is a step of the program that
+// seals it. With any other status than abi.StatusOK buf is as it was.
+func (f *Filter) sealBatch(h *kafka.BatchHeader, buf []byte, n int, topic []byte, partition int32, now uint64) (abi.Result, abi.Status) {
+	if s := checkProduced(h, buf[kafka.BatchHeaderSize:n]); s != abi.StatusOK {
+		return abi.Result{}, s
+	}
+	out, ok := f.plan(h, n-kafka.BatchHeaderSize)
 	if !ok {
 		return abi.Result{}, abi.StatusTooLarge
 	}
@@ -44,84 +57,90 @@ func (f *Filter) seal(buf []byte, n int, topic []byte, partition int32, now uint
 	if _, err := io.ReadFull(f.random, f.salt[:]); err != nil {
 		return abi.Result{}, abi.StatusInternal
 	}
-	kid, leaf, ok := f.take(topic, now)
+	l, leaf, ok := f.take(topic, now)
 	if !ok {
 		return abi.Result{}, abi.StatusNeedLease
 	}
-	value := wire.PackedHeader{Kid: kid, Leaf: leaf, NumRecords: uint32(h.NumRecords), Salt: f.salt}
+	value := wire.PackedHeader{Kid: l.kid, Leaf: leaf, NumRecords: uint32(h.NumRecords), Salt: f.salt}
 	preamble := wire.Preamble{Codec: uint8(h.Codec()), BaseTimestamp: h.BaseTimestamp, MaxTimestamp: h.MaxTimestamp}
 
 	// The record section moves up to its place inside the value; everything else is written
 	// around it.
 	b := buf[:out.size]
-	copy(b[out.section:], b[kafka.BatchHeaderSize:n])
+	copy(f.header[:], b)
+	section := b[out.section:][:n-kafka.BatchHeaderSize]
+	copy(section, b[kafka.BatchHeaderSize:n])
 	out.putRecord(b)
 	header := (*[wire.PackedHeaderSize]byte)(value.Append(b[out.value:out.value]))
 	preamble.Append(b[out.value+wire.PackedHeaderSize : out.value+wire.PackedHeaderSize])
-	nonce := value.Nonce()
-	pctx := wire.Pctx(topic, partition)
-	aad := wire.PackedAAD(header, &pctx)
-	kernel.Seal(b[out.value+wire.PackedHeaderSize:out.end], (*[kernel.KeySize]byte)(&f.leaf), &nonce, aad[:])
-	clear(f.leaf[:])
-	out.putStubs(b, h.NumRecords, f.stubs)
-	outer := h
+	f.nonce = value.Nonce()
+	f.aad = wire.PackedAAD(header, f.place(topic, partition))
+	outer := *h
 	outer.BatchLength = int32(out.size - kafka.BatchLengthEnd)
 	outer.Attributes &^= kafka.AttrCodec
 	if out.framed {
 		outer.Attributes |= int16(kafka.CodecLZ4)
 	}
 	outer.Put(b)
-	kafka.PutBatchCRC(b, batchCRC(b))
+
+	f.program.Check(kafka.UnderCRC(f.header[:]), section, h.CRC)
+	f.program.Seal(b[out.value+wire.PackedHeaderSize:out.end], (*[kernel.KeySize]byte)(&f.leaf), &f.nonce, f.aad[:])
+	apart := out.apart()
+	if !apart {
+		out.putStubs(b, h.NumRecords, f.stubs)
+		f.program.Sum(kafka.UnderCRC(b), kafka.CRCField(b))
+	}
+	corrupt := f.program.Run() == 0
+	if corrupt {
+		l.stack.Return(leaf, &f.leaf) // nothing was sealed under it
+	}
+	clear(f.leaf[:])
+	if corrupt {
+		copy(b[kafka.BatchHeaderSize:n], section)
+		copy(b, f.header[:])
+		return abi.Result{}, abi.StatusCorrupt
+	}
+	if apart {
+		out.putStubs(b, h.NumRecords, f.stubs)
+		f.program.Sum(kafka.UnderCRC(b), kafka.CRCField(b))
+		f.program.Run()
+	}
 
 	f.counters[abi.CounterSealedBatches]++
 	f.counters[abi.CounterSealedRecords] += uint64(h.NumRecords)
 	f.counters[abi.CounterSealedBytes] += uint64(n)
-	return abi.Result{Length: uint32(out.size), Kid: kid, Leaf: leaf, Records: uint32(h.NumRecords)}, abi.StatusOK
+	return abi.Result{Length: uint32(out.size), Kid: l.kid, Leaf: leaf, Records: uint32(h.NumRecords)}, abi.StatusOK
 }
 
-// checkProduced reads the header of a batch that a client produced and refuses one that a
-// broker would refuse, as far as that can be told without decompressing it: once sealed,
-// no broker can.
-func checkProduced(b []byte) (kafka.BatchHeader, abi.Status) {
-	h, s := checkBatch(b)
-	if s != abi.StatusOK {
-		return h, s
+// checkProduced refuses a batch with header h and record section that a broker would refuse,
+// as far as that can be told without decompressing it: once sealed, no broker can.
+func checkProduced(h *kafka.BatchHeader, section []byte) abi.Status {
+	if !h.Codec().Valid() {
+		return abi.StatusUnsupportedCodec
 	}
 	if h.IsControl() || h.NumRecords < 1 || h.LastOffsetDelta != h.NumRecords-1 {
-		return h, abi.StatusMalformed
+		return abi.StatusMalformed
 	}
 	if h.NumRecords > MaxRecords {
-		return h, abi.StatusTooLarge
+		return abi.StatusTooLarge
 	}
 	if h.Attributes&^(kafka.AttrCodec|kafka.AttrTransactional|kafka.AttrLogAppendTime) != 0 {
-		return h, abi.StatusMalformed
+		return abi.StatusMalformed
 	}
-	section := b[kafka.BatchHeaderSize:]
 	if h.Codec() != kafka.CodecNone {
 		if len(section) == 0 {
-			return h, abi.StatusMalformed
+			return abi.StatusMalformed
 		}
-		return h, abi.StatusOK
+		return abi.StatusOK
 	}
-	var r kafka.Record
-	var err error
-	for i := range h.NumRecords {
-		if section, err = kafka.NextRecord(section, &r); err != nil || r.OffsetDelta != i {
-			return h, abi.StatusMalformed
-		}
+	if !kafka.RecordsInOrder(section, h.NumRecords) {
+		return abi.StatusMalformed
 	}
-	if len(section) != 0 {
-		return h, abi.StatusMalformed
-	}
-	return h, abi.StatusOK
+	return abi.StatusOK
 }
 
-// batchCRC is kafka.BatchCRC by the kernel.
-func batchCRC(b []byte) uint32 { return kernel.CRC32C(kafka.UnderCRC(b)) }
-
-// checkBatch reads the header of the one batch that fills b and checks what both
-// directions ask of it: magic, length, CRC and codec.
-func checkBatch(b []byte) (kafka.BatchHeader, abi.Status) {
+// parseBatch reads the header of the one batch that fills b and checks its magic and length.
+func parseBatch(b []byte) (kafka.BatchHeader, abi.Status) {
 	h, err := kafka.ParseBatchHeader(b)
 	if err == abi.StatusUnsupportedMagic {
 		return h, abi.StatusUnsupportedMagic
@@ -130,13 +149,17 @@ func checkBatch(b []byte) (kafka.BatchHeader, abi.Status) {
 	if err != nil || sizeErr != nil || size != len(b) {
 		return h, abi.StatusMalformed
 	}
-	if batchCRC(b) != h.CRC {
-		return h, abi.StatusCorrupt
-	}
-	if !h.Codec().Valid() {
-		return h, abi.StatusUnsupportedCodec
-	}
 	return h, abi.StatusOK
+}
+
+// firstCRC returns what is told of a batch that is b, of which something else said s: where
+// its CRC is wrong that alone, since nothing else of it means anything.
+func (f *Filter) firstCRC(h *kafka.BatchHeader, b []byte, s abi.Status) abi.Status {
+	f.program.Check(nil, kafka.UnderCRC(b), h.CRC)
+	if f.program.Run() == 0 {
+		return abi.StatusCorrupt
+	}
+	return s
 }
 
 // A packed is where the parts of a packed batch lie (PROTOCOL.md §2.4): offsets in bytes
@@ -164,7 +187,7 @@ func (f *Filter) plan(h *kafka.BatchHeader, n int) (packed, bool) {
 	p.size = kafka.BatchHeaderSize + record + stubsSize(h.NumRecords)
 	p.start = kafka.BatchHeaderSize
 
-	if f.stubsFor != h.NumRecords {
+	if f.stubsFor != h.NumRecords { // a producer's batches are often alike
 		f.stubs, f.stubsFor = f.appendStubBlocks(f.stubs[:0], h.NumRecords), h.NumRecords
 	}
 	blocks := (record + lz4BlockSize - 1) / lz4BlockSize
@@ -179,6 +202,10 @@ func (f *Filter) plan(h *kafka.BatchHeader, n int) (packed, bool) {
 	p.section = p.value + wire.PackedHeaderSize + wire.PackedPreambleSize
 	return p, p.size <= math.MaxInt32
 }
+
+// apart reports whether the frame keeps the sealed value in more than one block, which it is
+// taken apart into once it is sealed.
+func (p *packed) apart() bool { return p.framed && p.end+1-p.start > lz4BlockSize }
 
 // putRecord writes record 0 around its value.
 func (p *packed) putRecord(b []byte) {

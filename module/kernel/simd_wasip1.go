@@ -48,6 +48,9 @@ func Open(buf []byte, key *[KeySize]byte, nonce *[NonceSize]byte, aad []byte) bo
 }
 
 // CRC32C returns the CRC-32C (Castagnoli, RFC 3720 §12.1) of b.
-func CRC32C(b []byte) uint32 {
-	return simdCRC32C(0, unsafe.SliceData(b), uint32(len(b)), table, &scratch)
+func CRC32C(b []byte) uint32 { return UpdateCRC32C(0, b) }
+
+// UpdateCRC32C returns the CRC-32C of what crc is that of, with b behind it.
+func UpdateCRC32C(crc uint32, b []byte) uint32 {
+	return simdCRC32C(crc, unsafe.SliceData(b), uint32(len(b)), table, &scratch)
 }

@@ -55,6 +55,13 @@ func (s *Stack) Take(leaf *Node) (i uint32, ok bool) {
 	return i, ok
 }
 
+// Return takes back the leaf that the last Take handed out, as the next one. Nothing may have
+// been sealed under it.
+func (s *Stack) Return(i uint32, leaf *Node) {
+	s.subtrees[s.n] = subtree{i, Depth, *leaf}
+	s.n++
+}
+
 // Cut hands out the next subtree, of at most 2^(Depth-level) leaves: fewer only where the
 // next remaining subtree is smaller than that. The stack keeps nothing that leads to it. It
 // returns the subtree's first leaf, its level, and its top in node, or false where nothing
