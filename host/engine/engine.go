@@ -22,6 +22,7 @@ import (
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
 	"github.com/wasm-e2ee/wasm-e2ee/abi/kafka"
 	"github.com/wasm-e2ee/wasm-e2ee/host/engine/env"
+	"github.com/wasm-e2ee/wasm-e2ee/host/engine/foreign"
 )
 
 const (
@@ -45,6 +46,10 @@ type Options struct {
 	Config    abi.Config // policy and limits, the same in each instance
 	Instances int        // calls that run at once; 0 is one per processor
 	Log       *slog.Logger
+
+	// OwnKernel refuses the module the native back end (package foreign), as proxies do: it
+	// then seals with what it carries. For tests and measurements.
+	OwnKernel bool
 
 	// SkipUnreadable has Open pass over batches that will never open, instead of stopping at
 	// them (PROTOCOL.md §2.8.5, on_unreadable). History is passed over in any case.
@@ -101,7 +106,11 @@ func (e *Engine) start(ctx context.Context, o Options) error {
 	if _, err := wasi_snapshot_preview1.Instantiate(ctx, e.runtime); err != nil {
 		return err
 	}
-	if err := env.Instantiate(ctx, e.runtime); err != nil {
+	native := []env.Function{{Name: foreign.Import, Do: foreign.Call}}
+	if o.OwnKernel {
+		native = nil
+	}
+	if err := env.Instantiate(ctx, e.runtime, native...); err != nil {
 		return err
 	}
 	module, err := e.runtime.CompileModule(ctx, o.Module)
@@ -139,23 +148,33 @@ func moduleConfig() wazero.ModuleConfig {
 		WithSysNanotime()
 }
 
-// Seal returns the sealed form of the one batch in records, which a client produced to
+// Seal is SealTo with memory of its own.
+func (e *Engine) Seal(ctx context.Context, topic string, partition int32, records []byte) ([]byte, error) {
+	return e.SealTo(ctx, nil, topic, partition, records)
+}
+
+// SealTo appends to dst the sealed form of the one batch in records, which a client produced to
 // this topic and partition. It waits for a lease as long as ctx allows. The error wraps an
 // abi.Status; nothing of the batch may then be forwarded.
-func (e *Engine) Seal(ctx context.Context, topic string, partition int32, records []byte) ([]byte, error) {
-	out, _, err := e.transform(ctx, e.keys, sealBatch, topic, partition, records, nil)
+func (e *Engine) SealTo(ctx context.Context, dst []byte, topic string, partition int32, records []byte) ([]byte, error) {
+	out, _, err := e.transform(ctx, e.keys, sealBatch, topic, partition, records, dst)
 	if err != nil {
-		return nil, fmt.Errorf("topic %s, partition %d: %w", topic, partition, err)
+		return dst, fmt.Errorf("topic %s, partition %d: %w", topic, partition, err)
 	}
 	return out, nil
 }
 
-// Open returns the opened form of the batches in records, which a broker served for this
+// Open is OpenTo with memory of its own.
+func (e *Engine) Open(ctx context.Context, topic string, partition int32, records []byte) ([]byte, error) {
+	return e.OpenTo(ctx, make([]byte, 0, len(records)), topic, partition, records)
+}
+
+// OpenTo appends to dst the opened form of the batches in records, which a broker served for this
 // topic and partition; of a batch cut short at the end the header stays, and where one is
 // passed over a marker. On error the batches before the one that could not be opened are
 // returned with it; the error wraps an abi.Status.
-func (e *Engine) Open(ctx context.Context, topic string, partition int32, records []byte) ([]byte, error) {
-	out := make([]byte, 0, len(records))
+func (e *Engine) OpenTo(ctx context.Context, dst []byte, topic string, partition int32, records []byte) ([]byte, error) {
+	out := dst
 	keys := refusals{Keys: e.keys}
 	for len(records) > 0 {
 		size, err := kafka.BatchSize(records)
@@ -188,7 +207,7 @@ func (e *Engine) transform(ctx context.Context, keys Keys, op operation, topic s
 	var key installer
 	for range maxAttempts {
 		erased := e.erased.Load()
-		if key.want != nil {
+		if key.want != nothing {
 			if err := key.fetch(ctx, keys, topic, partition); err != nil {
 				return dst, abi.Result{}, err
 			}
@@ -217,11 +236,11 @@ func (e *Engine) transform(ctx context.Context, keys Keys, op operation, topic s
 				return dst, abi.Result{}, abi.StatusInternal
 			}
 			capacity = int(result.Length)
-			key.want = nil
+			key.want = nothing
 		case abi.StatusNeedLease:
-			key.want = wantLease
+			key.want = aLease
 		case abi.StatusNeedRoot:
-			key.want, key.kid = wantRoot, result.Kid
+			key.want, key.kid = aRoot, result.Kid
 		default:
 			return dst, abi.Result{}, status
 		}

@@ -10,16 +10,28 @@ import (
 
 // An installer carries a key from Keys into an instance, once.
 type installer struct {
-	want  func(k *installer, ctx context.Context, keys Keys, topic string, partition int32) error
+	want  want
 	kid   abi.Kid
 	block []byte // abi.Lease's or abi.Root's, SECRET
 	fn    string // the export that takes it
 }
 
+// A want is what an instance asked for.
+type want int
+
+const (
+	nothing want = iota
+	aLease
+	aRoot
+)
+
 func (k *installer) fetch(ctx context.Context, keys Keys, topic string, partition int32) error {
 	scrub.Stack()
 	defer scrub.Stack()
-	return k.want(k, ctx, keys, topic, partition)
+	if k.want == aLease {
+		return k.lease(ctx, keys, topic)
+	}
+	return k.root(ctx, keys, topic, partition)
 }
 
 func (k *installer) wipe() {
@@ -27,7 +39,7 @@ func (k *installer) wipe() {
 	k.block = nil
 }
 
-func wantLease(k *installer, ctx context.Context, keys Keys, topic string, _ int32) error {
+func (k *installer) lease(ctx context.Context, keys Keys, topic string) error {
 	lease, err := keys.Lease(ctx, topic)
 	if err != nil {
 		return err
@@ -37,7 +49,7 @@ func wantLease(k *installer, ctx context.Context, keys Keys, topic string, _ int
 	return nil
 }
 
-func wantRoot(k *installer, ctx context.Context, keys Keys, topic string, partition int32) error {
+func (k *installer) root(ctx context.Context, keys Keys, topic string, partition int32) error {
 	root, err := keys.Root(ctx, topic, partition, k.kid)
 	if err != nil {
 		return fmt.Errorf("kid %x: %w", k.kid, err)
