@@ -1,7 +1,8 @@
 // Package conformance proves a module: it loads any e2ee.wasm and holds it against
 // abi/SPEC.md through the ABI alone, as a host would. It runs the corpus of package
 // vectors, compares with package reference what the module seals, tampers with it, and
-// misuses the ABI.
+// misuses the ABI. It does all of that twice: on a host with a native back end (SPEC.md §10)
+// and on one without.
 //
 // It is an ordinary package: tests and `wasm-e2ee test` call Run.
 package conformance
@@ -15,6 +16,7 @@ import (
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
 	"github.com/wasm-e2ee/wasm-e2ee/host/engine/env"
+	"github.com/wasm-e2ee/wasm-e2ee/host/engine/foreign"
 )
 
 // ErrFailed is what Run's error wraps when the module fails a check.
@@ -39,12 +41,24 @@ func Run(ctx context.Context, wasm []byte, report func(name string, err error)) 
 }
 
 func run(ctx context.Context, wasm []byte, checks []check, report func(name string, err error)) error {
-	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithCloseOnContextDone(true).WithMemoryLimitPages(memoryLimit))
+	cache := wazero.NewCompilationCache()
+	defer cache.Close(ctx)
+	config := wazero.NewRuntimeConfig().WithCloseOnContextDone(true).WithMemoryLimitPages(memoryLimit).WithCompilationCache(cache)
+	return errors.Join(
+		runOn(ctx, wazero.NewRuntimeWithConfig(ctx, config), wasm, checks, report),
+		runOn(ctx, wazero.NewRuntimeWithConfig(ctx, config), wasm, checks,
+			func(name string, err error) { report(name+", on the native back end", err) },
+			env.Function{Name: foreign.Import, Do: foreign.Call}))
+}
+
+// runOn runs the checks on a host that answers proxy_call_foreign_function with native, or that
+// lacks it.
+func runOn(ctx context.Context, rt wazero.Runtime, wasm []byte, checks []check, report func(name string, err error), native ...env.Function) error {
 	defer rt.Close(ctx)
 	if _, err := wasi_snapshot_preview1.Instantiate(ctx, rt); err != nil {
 		return err
 	}
-	if err := env.Instantiate(ctx, rt); err != nil {
+	if err := env.Instantiate(ctx, rt, native...); err != nil {
 		return err
 	}
 	compiled, err := rt.CompileModule(ctx, wasm)

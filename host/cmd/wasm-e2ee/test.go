@@ -19,7 +19,7 @@ func (c *test) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%s: %d bytes, sha256 %x; this takes some 10 s\n", c.Module, len(module), sha256.Sum256(module))
+	fmt.Printf("%s: %d bytes, sha256 %x; this takes some 20 s\n", c.Module, len(module), sha256.Sum256(module))
 	passed, failed := 0, 0
 	err = conformance.Run(ctx, module, func(name string, err error) {
 		if err != nil {
