@@ -44,6 +44,7 @@ type conn struct {
 	broker  net.Conn       // nil until the first request
 	workers sync.WaitGroup // the goroutines on the broker's side
 	pending chan exchange  // requests without an answer so far, in order
+	opened  []*frame       // what the response being answered is made of, released with it
 	frames  chan *frame    // from the broker; closed at its end, after which brokerErr is set
 
 	brokerErr error

@@ -37,7 +37,7 @@ func (f *fakeFilter) onOpen(fn func(ctx context.Context, topic string, partition
 	f.open = fn
 }
 
-func (f *fakeFilter) Seal(ctx context.Context, topic string, partition int32, records []byte) ([]byte, error) {
+func (f *fakeFilter) SealTo(ctx context.Context, dst []byte, topic string, partition int32, records []byte) ([]byte, error) {
 	f.mu.Lock()
 	refuse := f.seal
 	f.mu.Unlock()
@@ -53,19 +53,20 @@ func (f *fakeFilter) Seal(ctx context.Context, topic string, partition int32, re
 	if err != nil {
 		return nil, err
 	}
-	out := append(make([]byte, kafka.BatchHeaderSize), sealMark...)
+	at := len(dst)
+	out := append(append(dst, make([]byte, kafka.BatchHeaderSize)...), sealMark...)
 	out = append(out, mask(records[kafka.BatchHeaderSize:])...)
 	h.BatchLength += int32(len(sealMark))
-	h.Put(out)
-	kafka.SetBatchCRC(out)
+	h.Put(out[at:])
+	kafka.SetBatchCRC(out[at:])
 	return out, nil
 }
 
-func (f *fakeFilter) Open(ctx context.Context, topic string, partition int32, records []byte) ([]byte, error) {
+func (f *fakeFilter) OpenTo(ctx context.Context, dst []byte, topic string, partition int32, records []byte) ([]byte, error) {
 	f.mu.Lock()
 	refuse, skip := f.open, f.skip
 	f.mu.Unlock()
-	var out []byte
+	out := dst
 	for len(records) > 0 {
 		size, err := kafka.BatchSize(records)
 		if err != nil {

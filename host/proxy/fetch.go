@@ -23,6 +23,7 @@ type opening struct {
 	partition int32
 	records   []byte // as the broker sent them; what may be delivered afterwards
 	code      int16  // what the client is told, where nothing may be delivered
+	memory    *frame // that what was opened is in
 	failed    int64  // offset of the first batch that is not delivered; only where cut
 	cut       bool
 }
@@ -113,6 +114,11 @@ func (c *conn) openShareFetch(version int16, body []byte) (appender, error) {
 func (c *conn) openAll(work []opening) error {
 	held := make([]bool, len(work))
 	err := c.each(len(work), func(i int) { held[i] = c.open(&work[i]) })
+	for i := range work {
+		if m := work[i].memory; m != nil {
+			c.opened = append(c.opened, m)
+		}
+	}
 	for _, h := range held {
 		if h {
 			c.p.stats.held.Add(1)
@@ -168,9 +174,11 @@ func (c *conn) open(o *opening) (held bool) {
 // openPatiently holds the response for a grant that may be under way. Time that was spent
 // in the filter's queue rather than waiting for the grant is given again, a few times.
 func (c *conn) openPatiently(o *opening) (opened []byte, err error) {
+	o.memory = newFrame(len(o.records))
 	for range busyTries {
 		ctx, stop := context.WithTimeout(c.ctx, c.p.cfg.FetchHold)
-		opened, err = c.p.filter.Open(ctx, o.topic, o.partition, o.records)
+		opened, err = c.p.filter.OpenTo(ctx, o.memory.bytes[:0], o.topic, o.partition, o.records)
+		o.memory.bytes = opened[:0:cap(opened)] // it may have grown
 		stop()
 		queued := errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, abi.StatusPending)
 		if !queued || len(opened) > 0 {

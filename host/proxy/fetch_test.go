@@ -260,7 +260,7 @@ func TestShareFetchAcquiresOnlyWhatIsDelivered(t *testing.T) {
 
 	var records []byte
 	for offset := range 3 {
-		sealed, err := filter.Seal(t.Context(), "orders", 0, batchOf("x"))
+		sealed, err := filter.SealTo(t.Context(), nil, "orders", 0, batchOf("x"))
 		if err != nil {
 			t.Fatal(err)
 		}

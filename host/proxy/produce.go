@@ -27,6 +27,7 @@ type sealing struct {
 	partition *kafka.ProducePartition
 	name      string
 	sealed    []byte
+	memory    *frame // that sealed is in
 	err       error
 }
 
@@ -79,6 +80,9 @@ func (c *conn) produce(f *frame, h kafka.RequestHeader) error {
 	defer out.release()
 	out.bytes = r.Append(append(out.bytes, f.body()[:h.Size]...))
 	out.finish()
+	for i := range work {
+		work[i].memory.release()
+	}
 	if r.Acks == 0 {
 		return c.send(out)
 	}
@@ -132,8 +136,10 @@ const sealAgain = 200 * time.Millisecond
 
 // seal seals one partition, trying until ctx ends where only the control topics are missing.
 func (c *conn) seal(ctx context.Context, s *sealing) {
+	s.memory = newFrame(len(s.partition.Records)*9/8 + 512)
 	for {
-		s.sealed, s.err = c.p.filter.Seal(ctx, s.name, s.partition.Index, s.partition.Records)
+		s.sealed, s.err = c.p.filter.SealTo(ctx, s.memory.bytes[:0], s.name, s.partition.Index, s.partition.Records)
+		s.memory.bytes = s.sealed[:0:cap(s.sealed)] // it may have grown
 		if s.err == nil && len(s.sealed) == 0 {
 			s.err = abi.StatusInternal
 		}

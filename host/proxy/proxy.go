@@ -62,13 +62,14 @@ type Config struct {
 // It leaves its argument alone where it returns an error; what it returns belongs to the
 // caller and may share memory with the argument.
 type Filter interface {
-	// Seal returns the sealed form of one batch, waiting for a lease as long as ctx allows.
-	Seal(ctx context.Context, topic string, partition int32, records []byte) ([]byte, error)
+	// SealTo appends to dst the sealed form of one batch, waiting for a lease as long as ctx
+	// allows.
+	SealTo(ctx context.Context, dst []byte, topic string, partition int32, records []byte) ([]byte, error)
 
-	// Open returns the opened form of any number of batches, one for each, waiting for a grant
+	// OpenTo appends to dst the opened form of any number of batches, one for each, waiting for a grant
 	// as long as ctx allows. On error it returns the opened form of those before the one that
 	// failed. Where it passes over a batch, a control batch over the same offsets stands for it.
-	Open(ctx context.Context, topic string, partition int32, records []byte) ([]byte, error)
+	OpenTo(ctx context.Context, dst []byte, topic string, partition int32, records []byte) ([]byte, error)
 
 	// Skipped returns how many batches Open has passed over, by reason.
 	Skipped() map[abi.Status]uint64

@@ -153,6 +153,11 @@ func (c *conn) transform(x exchange, f *frame) (*frame, error) {
 	out := newFrame(len(f.body()))
 	out.bytes = changed.Append(append(out.bytes, header...))
 	out.finish()
+	for i, m := range c.opened {
+		m.release()
+		c.opened[i] = nil
+	}
+	c.opened = c.opened[:0]
 	return out, nil
 }
 

@@ -97,7 +97,7 @@ func TestShareGroupIsRidOfWhatIsPassedOver(t *testing.T) {
 	p.topics.learn(id, "orders")
 	part := kmsg.NewShareFetchResponseTopicPartition()
 	for offset := range 3 {
-		sealed, err := filter.Seal(t.Context(), "orders", 0, batchOf("x"))
+		sealed, err := filter.SealTo(t.Context(), nil, "orders", 0, batchOf("x"))
 		if err != nil {
 			t.Fatal(err)
 		}
