@@ -162,12 +162,12 @@ func (v *VM) resume(c *connection, now uint64) {
 		v.fail(c, err)
 		return
 	}
-	out, stalled := c.stream.ToBroker(), c.stalled()
+	out, stalled, waited := c.stream.ToBroker(), c.stalled(), v.waiting[c.id] != nil
 	if !stalled {
 		delete(v.waiting, c.id)
 	}
-	if len(out) == 0 && (stalled || !c.ended) {
-		return
+	if len(out) == 0 && (stalled || !waited || !c.ended) {
+		return // nothing goes on, nor does the client's end, where it has not already
 	}
 	if !v.host.SetBuffer(plugin.BufferDownstream, out) || !v.host.Continue() {
 		v.fail(c, errBuffer)

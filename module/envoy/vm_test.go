@@ -268,6 +268,18 @@ func TestAClientThatEndsIsServedBefore(t *testing.T) {
 	}
 }
 
+func TestAClientThatSendsNothingMoreIsAnswered(t *testing.T) {
+	p := configured(t)
+	p.connect(2)
+	p.send(2, requestFrame(1, metadataRequest()), true)
+	resp := kmsg.NewPtrMetadataResponse()
+	resp.Version = 9
+	p.answer(2, responseFrame(1, resp), false)
+	if p.tick(tickPeriod); p.closed[2] || len(p.given[2]) == 0 {
+		t.Errorf("closed %v, given %d bytes", p.closed[2], len(p.given[2]))
+	}
+}
+
 func TestABrokerThatEndsIsHeardBefore(t *testing.T) {
 	p := configured(t)
 	p.connect(2)
