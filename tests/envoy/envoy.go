@@ -136,7 +136,7 @@ func (e *Envoy) HotRestart(t testing.TB) {
 	old := e.Process
 	e.epoch++
 	e.launch(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := old.Wait(ctx); err != nil {
 		t.Errorf("the Envoy that was replaced: %v", err)
