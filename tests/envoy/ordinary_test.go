@@ -87,7 +87,7 @@ func (w *world) groups(t *testing.T, r *row, out, in face, length time.Duration)
 	f := flow.New(w.topic(t, "groups", partitions, nil), partitions, 7)
 	var members []*flow.Member
 	var names []string
-	for _, g := range flow.BothProtocols(t, w.broker.Bootstrap, f.Topic) {
+	for _, g := range flow.BothProtocols(t, w.bootstraps()[0], f.Topic) {
 		names = append(names, g.Name)
 		for range 3 {
 			m := &flow.Member{Group: g, Flow: f, Bootstrap: in.bootstrap()}
