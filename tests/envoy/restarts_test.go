@@ -18,7 +18,7 @@ func (w *world) while(t *testing.T, r *row, name string, out, in face, perSecond
 	f.Producers = 4
 	var members []*flow.Member
 	var names []string
-	for _, g := range flow.BothProtocols(t, w.broker.Bootstrap, f.Topic) {
+	for _, g := range flow.BothProtocols(t, w.bootstraps()[0], f.Topic) {
 		names = append(names, g.Name)
 		for range 2 {
 			m := &flow.Member{Group: g, Flow: f, Bootstrap: in.bootstrap()}
