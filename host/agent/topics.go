@@ -145,9 +145,25 @@ func create(ctx context.Context, adm *kadm.Client, t controlTopic, need aclList)
 	}
 }
 
+// describeNew is describe for a topic that was perhaps just created: brokers hear of one at
+// different times, and any of them may answer.
+func describeNew(ctx context.Context, cl *kgo.Client, topic string) description {
+	for {
+		d := describe(ctx, cl, topic)
+		if !errors.Is(d[topic].err, kerr.UnknownTopicOrPartition) {
+			return d
+		}
+		select {
+		case <-ctx.Done():
+			return d
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
 // checkConfigs holds an existing topic against what the protocol needs of it.
 func checkConfigs(ctx context.Context, cl *kgo.Client, t controlTopic, need aclList) error {
-	described := describe(ctx, cl, t.name)
+	described := describeNew(ctx, cl, t.name)
 	get := func(key string) (string, error) {
 		v, err := described.get(t.name, key)
 		if unauthorized(err) {

@@ -174,6 +174,27 @@ func TestUnreachableBrokerIsAnErrorInTime(t *testing.T) {
 	}
 }
 
+func TestABrokerThatHasNotHeardOfANewTopicIsAskedAgain(t *testing.T) {
+	c := cluster(t)
+	asked := 0
+	c.ControlKey(int16(kmsg.DescribeConfigs), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		if asked++; asked > 2 {
+			return nil, nil, false
+		}
+		c.KeepControl()
+		resp := req.ResponseKind().(*kmsg.DescribeConfigsResponse)
+		for _, r := range req.(*kmsg.DescribeConfigsRequest).Resources {
+			of := kmsg.NewDescribeConfigsResponseResource()
+			of.ErrorCode, of.ResourceType, of.ResourceName = kerr.UnknownTopicOrPartition.Code, r.ResourceType, r.ResourceName
+			resp.Resources = append(resp.Resources, of)
+		}
+		return resp, nil, true
+	})
+	if err := ensureTopics(t.Context(), client(t, c), controlTopics(time.Hour), nil, slog.New(slog.DiscardHandler)); err != nil || asked < 3 {
+		t.Errorf("asked %d times: %v", asked, err)
+	}
+}
+
 func TestWrongPasswordSaysSo(t *testing.T) {
 	c := cluster(t, kfake.EnableSASL(), kfake.User("PLAIN", "agent", "secret"))
 	c.ControlKey(int16(kmsg.SASLAuthenticate), func(req kmsg.Request) (kmsg.Response, error, bool) {
