@@ -28,8 +28,8 @@ const KeyVariable = "WASM_E2EE_PAIRING_KEY"
 // Defaults of what a Config leaves at 0.
 const (
 	DefaultProduceWait    = 8 * time.Second // inside the smallest time that a Kafka client waits
-	DefaultMaxFrameBytes  = 32 << 20
-	DefaultMaxMemoryBytes = 256 << 20
+	DefaultMaxFrameBytes  = 32 << 20        // of what all connections of a worker share
+	DefaultMaxMemoryBytes = 256 << 20       // well inside the 4 GiB that its virtual machine can have
 )
 
 // A Config is the plugin configuration. It is the same for all listeners of one virtual

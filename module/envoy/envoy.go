@@ -13,23 +13,18 @@ package envoy
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
+	"github.com/wasm-e2ee/wasm-e2ee/abi/plugin"
 	"github.com/wasm-e2ee/wasm-e2ee/module/filter"
 )
 
 const (
-	// DefaultProduceWait in ms keeps a Produce inside the smallest time that a Kafka client
-	// waits for an answer.
-	DefaultProduceWait = 8000
-
-	// DefaultMaxFrame in bytes is what one frame may take of the memory that all streams of
-	// a worker share.
-	DefaultMaxFrame = 32 << 20
-
-	// DefaultMaxMemory in bytes keeps a worker's streams well inside the 4 GiB that its
-	// virtual machine can have.
-	DefaultMaxMemory = 256 << 20
+	// The defaults are those of the plugin configuration: in ms, and in bytes.
+	DefaultProduceWait = uint64(plugin.DefaultProduceWait / time.Millisecond)
+	DefaultMaxFrame    = plugin.DefaultMaxFrameBytes
+	DefaultMaxMemory   = plugin.DefaultMaxMemoryBytes
 
 	// fetchHold in ms is long enough for a grant that is under way and short enough that no
 	// client gives up.
