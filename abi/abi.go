@@ -38,6 +38,10 @@ const KidSize = 8
 // TreeDepth is the number of levels below a root (PROTOCOL.md §2.3).
 const TreeDepth = 24
 
+// ControlPrefix begins the names of the control topics, whatever the policy says of them
+// (SPEC.md §6.3). Clients may read them and not produce to them.
+const ControlPrefix = "_e2ee."
+
 // MaxTopicLen is Kafka's limit on the length of a topic name in bytes.
 const MaxTopicLen = 249
 

@@ -87,7 +87,7 @@ func (e *Engine) newInstance(ctx context.Context) (*instance, error) {
 	for name := range signatures {
 		in.fns[name] = module.ExportedFunction(name)
 	}
-	if err := in.configure(ctx, e.config); err != nil {
+	if err := in.configure(ctx, e.config.Append(nil)); err != nil {
 		in.close(ctx)
 		return nil, err
 	}

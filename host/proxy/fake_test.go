@@ -6,6 +6,7 @@ import (
 	"crypto/subtle"
 	"fmt"
 	"maps"
+	"strings"
 	"sync"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
@@ -35,6 +36,11 @@ func (f *fakeFilter) onOpen(fn func(ctx context.Context, topic string, partition
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.open = fn
+}
+
+// Pass passes the topics whose names begin with "plain".
+func (f *fakeFilter) Pass(topic string, _ int32, _ []byte) bool {
+	return strings.HasPrefix(topic, "plain")
 }
 
 func (f *fakeFilter) SealTo(ctx context.Context, dst []byte, topic string, partition int32, records []byte) ([]byte, error) {

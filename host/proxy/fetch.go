@@ -23,7 +23,7 @@ type opening struct {
 	partition int32
 	records   []byte // as the broker sent them; what may be delivered afterwards
 	code      int16  // what the client is told, where nothing may be delivered
-	memory    *frame // that what was opened is in
+	memory    *frame // that what was opened is in; nil where nothing was
 	failed    int64  // offset of the first batch that is not delivered; only where cut
 	cut       bool
 }
@@ -141,6 +141,10 @@ func (c *conn) open(o *opening) (held bool) {
 	if o.topic == "" {
 		// The client asks for Metadata then, and we learn what it takes the id for.
 		o.cut, o.failed, o.records, o.code = true, kafka.BaseOffset(o.records), noRecords, codeUnknownTopicID
+		return false
+	}
+	if c.p.filter.Pass(o.topic, o.partition, o.records) {
+		c.p.stats.opened.Add(1)
 		return false
 	}
 	opened, err := c.openPatiently(o)

@@ -85,3 +85,17 @@ func TestClientsReachTheSidecarOnly(t *testing.T) {
 		t.Errorf("dialled %v, want the bootstrap listener and three brokers", dials.addrs)
 	}
 }
+
+func TestPlainTopicsPassUntouched(t *testing.T) {
+	r := newRig(t, nil, nil)
+	for _, topic := range []string{"plain", "orders"} {
+		r.createTopic(topic, 1)
+		r.produce(r.client(), topic, 0, "a", "b")
+		if got := r.consume(r.client(from(topic)), 2); !slices.Equal(got, []string{"a", "b"}) {
+			t.Errorf("%s: consumed %q", topic, got)
+		}
+	}
+	if got := r.consume(r.direct(from("plain")), 2); !slices.Equal(got, []string{"a", "b"}) {
+		t.Errorf("the broker holds %q", got)
+	}
+}

@@ -27,7 +27,7 @@ type sealing struct {
 	partition *kafka.ProducePartition
 	name      string
 	sealed    []byte
-	memory    *frame // that sealed is in
+	memory    *frame // that sealed is in; nil where the batch goes on as it came
 	err       error
 }
 
@@ -81,7 +81,9 @@ func (c *conn) produce(f *frame, h kafka.RequestHeader) error {
 	out.bytes = r.Append(append(out.bytes, f.body()[:h.Size]...))
 	out.finish()
 	for i := range work {
-		work[i].memory.release()
+		if m := work[i].memory; m != nil {
+			m.release()
+		}
 	}
 	if r.Acks == 0 {
 		return c.send(out)
@@ -136,6 +138,10 @@ const sealAgain = 200 * time.Millisecond
 
 // seal seals one partition, trying until ctx ends where only the control topics are missing.
 func (c *conn) seal(ctx context.Context, s *sealing) {
+	if c.p.filter.Pass(s.name, s.partition.Index, s.partition.Records) {
+		s.sealed = s.partition.Records
+		return
+	}
 	s.memory = newFrame(len(s.partition.Records)*9/8 + 512)
 	for {
 		s.sealed, s.err = c.p.filter.SealTo(ctx, s.memory.bytes[:0], s.name, s.partition.Index, s.partition.Records)

@@ -62,6 +62,10 @@ type Config struct {
 // It leaves its argument alone where it returns an error; what it returns belongs to the
 // caller and may share memory with the argument.
 type Filter interface {
+	// Pass reports whether a topic's batches go on as they came, in both directions, and counts
+	// those in records if so. They need then neither SealTo nor OpenTo, which would copy them.
+	Pass(topic string, partition int32, records []byte) bool
+
 	// SealTo appends to dst the sealed form of one batch, waiting for a lease as long as ctx
 	// allows.
 	SealTo(ctx context.Context, dst []byte, topic string, partition int32, records []byte) ([]byte, error)

@@ -27,9 +27,6 @@ const (
 	MaxRecords = 1 << 20 // in one batch: a stub each
 )
 
-// reservedPrefix begins the names of the control topics. Clients may not produce to them.
-const reservedPrefix = "_e2ee."
-
 // A Filter holds the policy and the keys of one module instance.
 type Filter struct {
 	random   io.Reader
@@ -111,7 +108,7 @@ func (f *Filter) admit(buf []byte, n int, topic []byte, partition int32) abi.Sta
 
 // reserved reports whether a topic is one of ours rather than the client's.
 func reserved(topic []byte) bool {
-	return bytes.HasPrefix(topic, []byte(reservedPrefix))
+	return bytes.HasPrefix(topic, []byte(abi.ControlPrefix))
 }
 
 // plain reports whether the policy passes a topic through untouched.
