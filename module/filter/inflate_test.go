@@ -225,3 +225,49 @@ func FuzzInflate(f *testing.F) {
 		}
 	})
 }
+
+// TestWhatIsUnframedIsWhatTheFrameHolds holds the quick way against the decompressor, with every
+// byte of a sealed batch's frame flipped and cut, but for those of the sealed value.
+func TestWhatIsUnframedIsWhatTheFrameHolds(t *testing.T) {
+	f := newFilter(t)
+	for _, n := range []int32{1, 12, 63, 64, 65, 300} {
+		record := kafka.Record{Value: bytes.Repeat([]byte{0xE2}, 100)}
+		first := record.Append(nil)
+		frame := []byte(lz4FrameHeader)
+		frame = binary.LittleEndian.AppendUint32(frame, uint32(len(first))|lz4Uncompressed)
+		frame = f.appendStubBlocks(append(frame, first...), n)
+		frame = append(frame, 0, 0, 0, 0)
+		if got, ok := f.unframe(frame, n); !ok || !bytes.Equal(got, first) {
+			t.Errorf("%d records: %x, %v", n, got, ok)
+		}
+		for _, other := range []int32{n + 1, n + 64, 1 << 20, 1<<31 - 1} {
+			if _, ok := f.unframe(frame, other); ok {
+				t.Errorf("a frame of %d records is taken for one of %d", n, other)
+			}
+		}
+		check := func(what string, i int, b []byte) {
+			got, ok := f.unframe(b, n)
+			if !ok && !bytes.Equal(got, b) {
+				t.Errorf("%d records, %s %d: another section", n, what, i)
+			}
+			if !ok {
+				return
+			}
+			all, err := appendLZ4(nil, b, 1<<30)
+			for j := int32(1); j < n; j++ {
+				got = appendStub(got[:len(got):len(got)], j)
+			}
+			if err != nil || !bytes.Equal(all, got) {
+				t.Errorf("%d records, %s %d: unframed to %x, which holds %x, %v", n, what, i, got, all, err)
+			}
+		}
+		for i := range frame {
+			check("cut at", i, frame[:i])
+			for bit := range 8 {
+				b := bytes.Clone(frame)
+				b[i] ^= 1 << bit
+				check("flipped", i, b)
+			}
+		}
+	}
+}

@@ -55,14 +55,18 @@ func (f *Filter) openBatch(h *kafka.BatchHeader, buf []byte, n int, topic []byte
 	if h.IsControl() || h.NumRecords <= 0 {
 		return abi.Result{}, abi.StatusMalformed
 	}
-	inflated := h.Codec() != kafka.CodecNone
-	if inflated {
+	var framed, inflated bool
+	if h.Codec() == kafka.CodecLZ4 {
+		section, framed = f.unframe(section, h.NumRecords)
+	}
+	if h.Codec() != kafka.CodecNone && !framed {
 		var s abi.Status
 		if section, s = f.inflate.all(h.Codec(), section, plausible(len(section), h.NumRecords)); s != abi.StatusOK {
 			return abi.Result{}, s
 		}
+		inflated = true
 	}
-	value, s := f.findValue(h, section)
+	value, s := f.findValue(h, section, framed)
 	if s != abi.StatusOK {
 		return abi.Result{}, s
 	}
@@ -137,9 +141,10 @@ func (f *Filter) openValue(value []byte, h *wire.PackedHeader, topic []byte, par
 
 // findValue returns the sealed value of a packed batch with header h and an uncompressed
 // record section, which must hold exactly what sealing makes, timestamps aside
-// (PROTOCOL.md §2.4). A batch without any sealed value is abi.StatusPlaintext.
-func (f *Filter) findValue(h *kafka.BatchHeader, section []byte) ([]byte, abi.Status) {
-	if int64(h.NumRecords) > int64(len(section)/kafka.MinRecordSize) {
+// (PROTOCOL.md §2.4). Where it was unframed that is record 0, and the rest is known to be as sealing
+// makes it. A batch without any sealed value is abi.StatusPlaintext.
+func (f *Filter) findValue(h *kafka.BatchHeader, section []byte, unframed bool) ([]byte, abi.Status) {
+	if !unframed && int64(h.NumRecords) > int64(len(section)/kafka.MinRecordSize) {
 		return nil, abi.StatusMalformed
 	}
 	if h.NumRecords > MaxRecords {
@@ -158,6 +163,9 @@ func (f *Filter) findValue(h *kafka.BatchHeader, section []byte) ([]byte, abi.St
 		if i == 0 {
 			value = r.Value
 			inPlace = inPlace && looksSealed(value)
+			if unframed {
+				break
+			}
 			if f.areStubs(section, h.NumRecords) {
 				section = nil
 				break

@@ -187,11 +187,8 @@ func (f *Filter) plan(h *kafka.BatchHeader, n int) (packed, bool) {
 	p.size = kafka.BatchHeaderSize + record + stubsSize(h.NumRecords)
 	p.start = kafka.BatchHeaderSize
 
-	if f.stubsFor != h.NumRecords { // a producer's batches are often alike
-		f.stubs, f.stubsFor = f.appendStubBlocks(f.stubs[:0], h.NumRecords), h.NumRecords
-	}
 	blocks := (record + lz4BlockSize - 1) / lz4BlockSize
-	framed := kafka.BatchHeaderSize + len(lz4FrameHeader) + lz4BlockPrefix*blocks + record + len(f.stubs) + lz4BlockPrefix
+	framed := kafka.BatchHeaderSize + len(lz4FrameHeader) + lz4BlockPrefix*blocks + record + len(f.stubBlocks(h.NumRecords)) + lz4BlockPrefix
 	if framed < p.size && p.size <= f.inflate.max {
 		p.framed = true
 		p.size = framed

@@ -34,7 +34,7 @@ func appendStub(b []byte, i int32) []byte {
 	return append(b, 1, 0, 0)
 }
 
-// maxFirstStubs bounds how many stubs are kept to compare with.
+// maxFirstStubs bounds how many stubs are made to compare with.
 const maxFirstStubs = 1 << 14
 
 // areStubs reports whether b is the stubs of a batch of n records as they were sealed. Where
@@ -60,6 +60,37 @@ func stubsSize(n int32) int {
 		size += int(n) - from
 	}
 	return size
+}
+
+// stubBlocks returns the stubs of a batch of n records as LZ4 blocks, until the next call.
+func (f *Filter) stubBlocks(n int32) []byte {
+	if f.stubsFor != n { // a producer's batches are often alike
+		f.stubs, f.stubsFor = f.appendStubBlocks(f.stubs[:0], n), n
+	}
+	return f.stubs
+}
+
+// minCompressedStub is less than a stub takes in a frame, in bytes.
+const minCompressedStub = 3
+
+// unframe returns record 0 of a record section that is the frame which sealing makes of n
+// records, where it stands there. It returns the section, and false, where that is another
+// frame, or one that keeps record 0 in several blocks.
+func (f *Filter) unframe(section []byte, n int32) ([]byte, bool) {
+	const start = len(lz4FrameHeader) + lz4BlockPrefix
+	if n > maxFirstStubs || len(section) < start || string(section[:len(lz4FrameHeader)]) != lz4FrameHeader {
+		return section, false
+	}
+	word := binary.LittleEndian.Uint32(section[len(lz4FrameHeader):])
+	size := int(word &^ lz4Uncompressed)
+	stubs := len(section) - start - size - lz4BlockPrefix
+	if word&lz4Uncompressed == 0 || stubs < 0 || int(n-1) > stubs/minCompressedStub || size+stubsSize(n) > f.inflate.max {
+		return section, false
+	}
+	if rest := section[start+size:]; !bytes.Equal(rest[:stubs], f.stubBlocks(n)) || binary.LittleEndian.Uint32(rest[stubs:]) != 0 {
+		return section, false
+	}
+	return section[start:][:size:size], true
 }
 
 // appendStubBlocks appends the stubs of a batch of n records as LZ4 blocks. All stubs of a
