@@ -49,7 +49,8 @@ type Filter struct {
 	numStubs   int32
 
 	program kernel.Program
-	header  [kafka.BatchHeaderSize]byte // of the batch being sealed, as it came
+	header  [kafka.BatchHeaderSize]byte // of the batch being sealed, as it came; of that being opened, as it is likely to become
+	sum     [4]byte                     // the CRC-32C with that header
 	aad     [wire.PackedAADSize]byte
 	nonce   [wire.NonceSize]byte
 	places  [placeCache]place

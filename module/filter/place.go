@@ -11,14 +11,14 @@ type place struct {
 	topic     string
 	partition int32
 	pctx      [wire.PctxSize]byte
+	codec     uint8 // that of the batch which was opened last
 }
 
-// place returns the context of a partition (PROTOCOL.md §2.3), which is valid until the next
-// call.
-func (f *Filter) place(topic []byte, partition int32) *[wire.PctxSize]byte {
+// place returns a partition with its context (PROTOCOL.md §2.3), valid until the next call.
+func (f *Filter) place(topic []byte, partition int32) *place {
 	p := &f.places[(uint32(partition)+uint32(len(topic))*7+uint32(topic[len(topic)-1]))%placeCache]
 	if p.partition != partition || p.topic != string(topic) {
-		*p = place{string(topic), partition, wire.Pctx(topic, partition)}
+		*p = place{topic: string(topic), partition: partition, pctx: wire.Pctx(topic, partition)}
 	}
-	return &p.pctx
+	return p
 }

@@ -74,7 +74,7 @@ func (f *Filter) sealBatch(h *kafka.BatchHeader, buf []byte, n int, topic []byte
 	header := (*[wire.PackedHeaderSize]byte)(value.Append(b[out.value:out.value]))
 	preamble.Append(b[out.value+wire.PackedHeaderSize : out.value+wire.PackedHeaderSize])
 	f.nonce = value.Nonce()
-	f.aad = wire.PackedAAD(header, f.place(topic, partition))
+	f.aad = wire.PackedAAD(header, &f.place(topic, partition).pctx)
 	outer := *h
 	outer.BatchLength = int32(out.size - kafka.BatchLengthEnd)
 	outer.Attributes &^= kafka.AttrCodec
@@ -88,7 +88,7 @@ func (f *Filter) sealBatch(h *kafka.BatchHeader, buf []byte, n int, topic []byte
 	apart := out.apart()
 	if !apart {
 		out.putStubs(b, h.NumRecords, f.stubs)
-		f.program.Sum(kafka.UnderCRC(b), kafka.CRCField(b))
+		f.program.Sum(nil, kafka.UnderCRC(b), kafka.CRCField(b))
 	}
 	corrupt := f.program.Run() == 0
 	if corrupt {
@@ -102,7 +102,7 @@ func (f *Filter) sealBatch(h *kafka.BatchHeader, buf []byte, n int, topic []byte
 	}
 	if apart {
 		out.putStubs(b, h.NumRecords, f.stubs)
-		f.program.Sum(kafka.UnderCRC(b), kafka.CRCField(b))
+		f.program.Sum(nil, kafka.UnderCRC(b), kafka.CRCField(b))
 		f.program.Run()
 	}
 

@@ -31,10 +31,10 @@ func (p *Program) Check(head, data []byte, sum uint32) {
 	s.head, s.data, s.sum = head, data, sum
 }
 
-// Sum writes the CRC-32C of data to out, big-endian.
-func (p *Program) Sum(data []byte, out *[4]byte) {
+// Sum writes the CRC-32C of head and, after it, data to out, big-endian.
+func (p *Program) Sum(head, data []byte, out *[4]byte) {
 	s := p.next(abi.SpanSum)
-	s.data, s.out = data, out[:]
+	s.head, s.data, s.out = head, data, out[:]
 }
 
 // Seal is the function Seal, as a step.
