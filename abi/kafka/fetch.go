@@ -92,6 +92,11 @@ func (r *reader) fetchPartition(version int16) FetchPartition {
 // Append appends the body to b.
 func (a *FetchResponse) Append(b []byte) []byte {
 	w := newWriter(b, KeyFetch, a.Version)
+	a.write(&w)
+	return w.b
+}
+
+func (a *FetchResponse) write(w *writer) {
 	w.int32(a.ThrottleMs)
 	if a.Version >= 7 {
 		w.int16(a.ErrorCode)
@@ -108,7 +113,6 @@ func (a *FetchResponse) Append(b []byte) []byte {
 		w.tags(t.Tags)
 	}
 	w.tags(a.Tags)
-	return w.b
 }
 
 func (w *writer) fetchPartition(version int16, p *FetchPartition) {
@@ -126,6 +130,6 @@ func (w *writer) fetchPartition(version int16, p *FetchPartition) {
 	if version >= 11 {
 		w.int32(p.PreferredReadReplica)
 	}
-	w.nullableBytes(p.Records)
+	w.records(p.Records)
 	w.tags(p.Tags)
 }

@@ -58,6 +58,11 @@ func ParseProduceRequest(version int16, body []byte) (*ProduceRequest, error) {
 // Append appends the body to b.
 func (q *ProduceRequest) Append(b []byte) []byte {
 	w := newWriter(b, KeyProduce, q.Version)
+	q.write(&w)
+	return w.b
+}
+
+func (q *ProduceRequest) write(w *writer) {
 	w.nullableString(q.TransactionalID)
 	w.int16(q.Acks)
 	w.int32(q.TimeoutMs)
@@ -69,13 +74,12 @@ func (q *ProduceRequest) Append(b []byte) []byte {
 		for j := range t.Partitions {
 			p := &t.Partitions[j]
 			w.int32(p.Index)
-			w.nullableBytes(p.Records)
+			w.records(p.Records)
 			w.tags(p.Tags)
 		}
 		w.tags(t.Tags)
 	}
 	w.tags(q.Tags)
-	return w.b
 }
 
 // A ProduceResponse answers a ProduceRequest of the same version. Its node_endpoints

@@ -99,6 +99,11 @@ func (r *reader) skipEndpoints() {
 // Append appends the body to b.
 func (a *ShareFetchResponse) Append(b []byte) []byte {
 	w := newWriter(b, KeyShareFetch, a.Version)
+	a.write(&w)
+	return w.b
+}
+
+func (a *ShareFetchResponse) write(w *writer) {
 	w.int32(a.ThrottleMs)
 	w.int16(a.ErrorCode)
 	w.nullableString(a.ErrorMessage)
@@ -115,7 +120,6 @@ func (a *ShareFetchResponse) Append(b []byte) []byte {
 	}
 	w.count(0) // node_endpoints
 	w.tags(a.Tags)
-	return w.b
 }
 
 func (w *writer) shareFetchPartition(p *ShareFetchPartition) {
@@ -130,7 +134,7 @@ func (w *writer) shareFetchPartition(p *ShareFetchPartition) {
 		w.tags(nil)
 	}
 	w.raw(p.Leader)
-	w.nullableBytes(p.Records)
+	w.records(p.Records)
 	if p.Acquired == nil {
 		w.count(0)
 	}

@@ -17,10 +17,6 @@ import (
 )
 
 const (
-	// maxPending bounds the requests of one connection that wait for an answer; beyond it
-	// the client is not read from.
-	maxPending = 128
-
 	// idleTime is how long a new connection may take for its first request, Kafka's own
 	// connections.max.idle.ms; later the broker closes what is idle.
 	idleTime = 10 * time.Minute
@@ -42,23 +38,12 @@ type conn struct {
 
 	client  net.Conn
 	broker  net.Conn       // nil until the first request
-	workers sync.WaitGroup // the goroutines on the broker's side
-	pending chan exchange  // requests without an answer so far, in order
+	workers sync.WaitGroup // the goroutine on the broker's side
+	order   order          // requests without an answer so far
 	opened  []*frame       // what the response being answered is made of, released with it
-	frames  chan *frame    // from the broker; closed at its end, after which brokerErr is set
-
-	brokerErr error
 
 	mu       sync.Mutex
 	draining bool
-}
-
-// An exchange is a request that waits for its place in the order of answers.
-type exchange struct {
-	key, version  int16
-	correlationID int32
-	local         *frame             // the answer, where the broker is not asked
-	refused       []refusedPartition // of a Produce whose other partitions were forwarded
 }
 
 // Why a connection closes, where nobody did anything wrong.
@@ -95,9 +80,8 @@ func (b *bug) Error() string { return b.err.Error() }
 func newConn(p *Proxy, client net.Conn, dial dialFunc) *conn {
 	c := &conn{
 		p: p, dial: dial, client: client,
-		log:     p.log.With("client", client.RemoteAddr().String()),
-		pending: make(chan exchange, maxPending),
-		frames:  make(chan *frame),
+		log:   p.log.With("client", client.RemoteAddr().String()),
+		order: order{room: make(chan struct{}, maxPending)},
 	}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	return c
@@ -119,8 +103,10 @@ func (c *conn) run() {
 	err := c.guard(c.readRequests)
 	if errors.Is(err, errClientDone) || errors.Is(err, errDrained) {
 		// What was taken is answered before the broker's connection closes.
-		close(c.pending)
 		grace := time.AfterFunc(drainTime, func() { c.cancel(err) })
+		if c.order.end() {
+			c.cancel(err)
+		}
 		c.workers.Wait()
 		grace.Stop()
 	}
@@ -290,7 +276,7 @@ func (c *conn) request(f *frame) error {
 			return c.answer(h, refusal)
 		}
 	}
-	return c.forward(f, exchange{key: h.Key, version: h.Version, correlationID: h.CorrelationID})
+	return c.forward(&message{frame: f}, exchange{key: h.Key, version: h.Version, correlationID: h.CorrelationID})
 }
 
 // connect dials the broker before the first request. A connection that never sends one
@@ -311,22 +297,21 @@ func (c *conn) connect() error {
 		broker.Close() // the one who cancelled may not have seen it
 		return context.Cause(c.ctx)
 	}
-	c.work(c.readBroker)
-	c.work(c.writeResponses)
+	c.work(c.answerRequests)
 	return nil
 }
 
 // forward sends a request to the broker and queues x for its response.
-func (c *conn) forward(f *frame, x exchange) error {
+func (c *conn) forward(m *message, x exchange) error {
 	if err := c.queue(x); err != nil {
 		return err
 	}
-	return c.send(f)
+	return c.send(m)
 }
 
 // send writes a request to the broker.
-func (c *conn) send(f *frame) error {
-	if _, err := c.broker.Write(f.bytes); err != nil {
+func (c *conn) send(m *message) error {
+	if err := m.writeTo(c.broker); err != nil {
 		return &brokerGone{err}
 	}
 	return nil
@@ -334,26 +319,14 @@ func (c *conn) send(f *frame) error {
 
 // answer queues a response that the broker does not know of.
 func (c *conn) answer(h kafka.RequestHeader, body appender) error {
-	f := newFrame(256)
-	f.bytes = kafka.AppendResponseHeader(f.bytes, h.Key, h.Version, h.CorrelationID)
-	f.bytes = body.Append(f.bytes)
-	f.finish()
-	// Only the goroutine on the broker's side writes to the client.
+	m := &message{frame: newFrame(256)}
+	m.bytes = kafka.AppendResponseHeader(m.bytes, h.Key, h.Version, h.CorrelationID)
+	m.bytes = body.Append(m.bytes)
+	m.finish()
 	if err := c.connect(); err != nil {
 		return err
 	}
-	return c.queue(exchange{key: h.Key, version: h.Version, correlationID: h.CorrelationID, local: f})
-}
-
-// queue gives an exchange its place in the order of answers, and waits while too many are
-// outstanding.
-func (c *conn) queue(x exchange) error {
-	select {
-	case c.pending <- x:
-		return nil
-	case <-c.ctx.Done():
-		return context.Cause(c.ctx)
-	}
+	return c.queue(exchange{key: h.Key, version: h.Version, correlationID: h.CorrelationID, local: m})
 }
 
 // An appender is a response body.

@@ -21,16 +21,11 @@ type frame struct {
 // body is the frame without its length.
 func (f *frame) body() []byte { return f.bytes[lengthSize:] }
 
-// finish writes the length in front, once the body stands.
-func (f *frame) finish() {
-	binary.BigEndian.PutUint32(f.bytes, uint32(len(f.bytes)-lengthSize))
-}
-
-// Frames of 4 KiB to 4 MiB come from one pool for each power of two. Larger ones are left to
-// the garbage collector, so that a burst of them is not kept.
+// Frames of 4 KiB to 16 MiB come from one pool for each power of two, which the garbage
+// collector empties of what a burst has left. Larger ones are left to it at once.
 const (
 	minClass = 12
-	maxClass = 22
+	maxClass = 24
 )
 
 var pools [maxClass + 1]sync.Pool
@@ -62,6 +57,9 @@ func (f *frame) release() {
 // length alone costs its sender nothing.
 const firstRead = 64 << 10
 
+// growth is how many times what has arrived is allocated for what follows.
+const growth = 4
+
 // A lengthError says that the bytes where a frame's length belongs are none that Kafka
 // would send.
 type lengthError string
@@ -90,7 +88,7 @@ func readFrame(r io.Reader, maxSize int) (*frame, error) {
 	for want := lengthSize + int(size); len(f.bytes) < want; {
 		have := len(f.bytes)
 		if have == cap(f.bytes) {
-			grown := newFrame(min(int(size), 2*have))
+			grown := newFrame(min(int(size), growth*have))
 			grown.bytes = append(grown.bytes[:0], f.bytes...)
 			f.release()
 			f = grown

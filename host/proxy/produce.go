@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
@@ -47,11 +45,10 @@ func (c *conn) produce(f *frame, h kafka.RequestHeader) error {
 	if err := c.sealAll(work); err != nil {
 		return err
 	}
-	size, sealed := len(f.bytes), uint64(0)
+	sealed := uint64(0)
 	for i := range work {
 		s := &work[i]
 		if s.err == nil {
-			size += len(s.sealed) - len(s.partition.Records)
 			s.partition.Records = s.sealed
 			sealed++
 			continue
@@ -76,15 +73,15 @@ func (c *conn) produce(f *frame, h kafka.RequestHeader) error {
 		return c.answer(h, responseOf(h.Version, refused))
 	}
 
-	out := newFrame(size)
-	defer out.release()
-	out.bytes = r.Append(append(out.bytes, f.body()[:h.Size]...))
-	out.finish()
+	out := &message{frame: newFrame(min(len(f.bytes), firstRead))}
 	for i := range work {
 		if m := work[i].memory; m != nil {
-			m.release()
+			out.borrowed = append(out.borrowed, m)
 		}
 	}
+	defer out.release()
+	out.bytes, out.apart = r.Gather(append(out.bytes, f.body()[:h.Size]...))
+	out.finish()
 	if r.Acks == 0 {
 		return c.send(out)
 	}
@@ -158,39 +155,6 @@ func (c *conn) seal(ctx context.Context, s *sealing) {
 		case <-time.After(sealAgain):
 		}
 	}
-}
-
-// maxSideBySide bounds the partitions of one frame that are in the filter at once. One
-// frame has room for millions, and a goroutine for each would take gigabytes.
-const maxSideBySide = 1024
-
-// each calls f for 0 to n-1, concurrently where there is more than one, and waits. The work
-// itself is bounded by the filter.
-func (c *conn) each(n int, f func(i int)) error {
-	if n == 1 {
-		f(0)
-		return nil
-	}
-	var wg sync.WaitGroup
-	var next atomic.Int64
-	errs := make([]error, min(n, maxSideBySide))
-	for w := range errs {
-		wg.Go(func() {
-			errs[w] = c.guard(func() error {
-				for i := next.Add(1) - 1; i < int64(n); i = next.Add(1) - 1 {
-					f(int(i))
-				}
-				return nil
-			})
-		})
-	}
-	wg.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // remove deletes the refused partitions from the request, and topics that hold no other.

@@ -3,10 +3,10 @@
 // those of Fetch and ShareFetch responses, and rewrites every broker address, so that a
 // client never learns a way around it (KIP-951 and facts of Kafka's public protocol guide).
 //
-// One client connection owns one broker connection and three goroutines: the first reads
-// requests, seals and writes to the broker; the second reads frames from the broker; the
-// third matches each with its request, opens, and writes to the client. What one of them
-// finds wrong closes that pair of connections and nothing else.
+// One client connection owns one broker connection and two goroutines: the first reads
+// requests, seals and writes to the broker; the second reads frames from the broker, matches
+// each with its request, opens, and writes to the client. What one of them finds wrong closes
+// that pair of connections and nothing else.
 //
 // It knows frames and batches as abi/kafka does, never a key, and leaves records to Filter.
 // Whatever it cannot understand it does not forward.

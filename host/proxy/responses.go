@@ -11,21 +11,33 @@ import (
 	"github.com/wasm-e2ee/wasm-e2ee/abi/kafka"
 )
 
-// readBroker is the second goroutine: it hands over one frame at a time and reads the next
-// meanwhile, so that the broker's end is seen at once, whatever the others wait for.
-func (c *conn) readBroker() error {
-	defer close(c.frames)
+// answerRequests is the second goroutine: it reads the broker's frames and answers the requests
+// in the order in which they came. It returns nil when the last one is answered and no more
+// will come.
+func (c *conn) answerRequests() error {
 	in := bufio.NewReaderSize(c.broker, readBuffer)
 	for {
 		f, err := readFrame(in, c.p.cfg.MaxFrame)
 		if err != nil {
-			c.brokerErr = brokerReadFailed(err)
-			return nil // the third goroutine reports it, after what came before
+			return brokerReadFailed(err)
 		}
-		select {
-		case c.frames <- f:
-		case <-c.ctx.Done():
-			f.release()
+		x, ok := c.order.oldest()
+		if !ok {
+			return &violation{"broker", "a response", 0, errors.New("nothing was asked")}
+		}
+		m, err := c.response(x, f)
+		if err != nil {
+			return err
+		}
+		if err := m.writeTo(c.client); err != nil {
+			return errClientDone
+		}
+		m.release()
+		switch last, err := c.answered(); {
+		case err != nil:
+			return err
+		case last:
+			c.cancel(errClientDone)
 			return nil
 		}
 	}
@@ -43,57 +55,9 @@ func brokerReadFailed(err error) error {
 	return &brokerGone{err}
 }
 
-// writeResponses is the third goroutine: it answers the requests in the order in which they
-// came. It returns nil when the last one is answered and no more will come.
-func (c *conn) writeResponses() error {
-	var ahead *frame // read from the broker before its exchange was taken from the queue
-	for {
-		early := c.frames
-		if ahead != nil {
-			early = nil
-		}
-		select {
-		case <-c.ctx.Done():
-			return nil
-		case f, ok := <-early:
-			if !ok {
-				return c.brokerErr
-			}
-			if len(c.pending) == 0 {
-				return &violation{"broker", "a response", 0, errors.New("nothing was asked")}
-			}
-			ahead = f
-		case x, ok := <-c.pending:
-			if !ok {
-				c.cancel(errClientDone)
-				return nil
-			}
-			f := x.local
-			if f == nil {
-				if f = ahead; f == nil {
-					f, ok = <-c.frames
-					if !ok {
-						return c.brokerErr
-					}
-				}
-				ahead = nil
-				var err error
-				if f, err = c.response(x, f); err != nil {
-					return err
-				}
-			}
-			_, err := c.client.Write(f.bytes)
-			f.release()
-			if err != nil {
-				return errClientDone
-			}
-		}
-	}
-}
-
 // response turns the broker's answer to x into the client's. It takes f over.
-func (c *conn) response(x exchange, f *frame) (*frame, error) {
-	out, err := c.transform(x, f)
+func (c *conn) response(x exchange, f *frame) (*message, error) {
+	m, err := c.transform(x, f)
 	if err != nil {
 		var v *violation
 		if !errors.As(err, &v) && context.Cause(c.ctx) == nil {
@@ -101,13 +65,10 @@ func (c *conn) response(x exchange, f *frame) (*frame, error) {
 		}
 		return nil, err
 	}
-	if out != f {
-		f.release()
-	}
-	return out, nil
+	return m, nil
 }
 
-func (c *conn) transform(x exchange, f *frame) (*frame, error) {
+func (c *conn) transform(x exchange, f *frame) (*message, error) {
 	body := f.body()
 	if len(body) < 4 {
 		return nil, kafka.ErrFrame
@@ -127,7 +88,7 @@ func (c *conn) transform(x exchange, f *frame) (*frame, error) {
 		changed, err = c.clamped(x.version, body)
 	case kafka.KeyProduce:
 		if x.version < 10 && len(x.refused) == 0 {
-			return f, nil // nothing in it is ours to change
+			return &message{frame: f}, nil // nothing in it is ours to change
 		}
 		changed, err = mergeRefused(x, body)
 	case kafka.KeyFetch:
@@ -145,20 +106,26 @@ func (c *conn) transform(x exchange, f *frame) (*frame, error) {
 	case kafka.KeyShareAcknowledge:
 		changed, err = kafka.ParseShareAcknowledgeResponse(x.version, body)
 	default:
-		return f, nil
+		return &message{frame: f}, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	out := newFrame(len(f.body()))
-	out.bytes = changed.Append(append(out.bytes, header...))
-	out.finish()
-	for i, m := range c.opened {
-		m.release()
-		c.opened[i] = nil
+	m := &message{frame: newFrame(min(len(body), firstRead)), borrowed: append(c.opened, f)}
+	c.opened = nil
+	m.bytes = append(m.bytes, header...)
+	if r, ok := changed.(gatherer); ok {
+		m.bytes, m.apart = r.Gather(m.bytes)
+	} else {
+		m.bytes = changed.Append(m.bytes)
 	}
-	c.opened = c.opened[:0]
-	return out, nil
+	m.finish()
+	return m, nil
+}
+
+// A gatherer is a body with records, which need not be copied.
+type gatherer interface {
+	Gather(b []byte) ([]byte, []kafka.Apart)
 }
 
 // clamped narrows what the client may use to what is passed.
