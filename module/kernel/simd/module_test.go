@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"slices"
+	"strconv"
 	"testing"
 
 	"github.com/tetratelabs/wazero"
@@ -18,11 +19,14 @@ const (
 	atAAD     = 65 << 10
 	atBuffer  = 128 << 10
 	pages     = 64
+
+	numNamed = 3 // functions with a name
 )
 
-// bare returns a module of the kernel and a memory.
+// bare returns a module of the kernel and a memory. Functions without a name are exported as
+// their numbers.
 func bare() []byte {
-	all := Functions(3)
+	all := Functions(numNamed)
 	size := func(b []byte) []byte { return append(uleb(uint32(len(b))), b...) }
 	vector := func(parts ...[]byte) []byte { return append(uleb(uint32(len(parts))), slices.Concat(parts...)...) }
 	var types, functions, exports, bodies [][]byte
@@ -30,9 +34,11 @@ func bare() []byte {
 		types = append(types, slices.Concat([]byte{0x60}, size(f.Params), size(f.Results)))
 		functions = append(functions, uleb(uint32(i)))
 		bodies = append(bodies, size(f.Body))
-		if f.Name != "" {
-			exports = append(exports, slices.Concat(size([]byte(f.Name)), []byte{0}, uleb(uint32(i))))
+		name := f.Name
+		if name == "" {
+			name = strconv.Itoa(i)
 		}
+		exports = append(exports, slices.Concat(size([]byte(name)), []byte{0}, uleb(uint32(i))))
 	}
 	exports = append(exports, append(size([]byte("memory")), 2, 0))
 	module := []byte("\x00asm\x01\x00\x00\x00")
@@ -50,6 +56,7 @@ func bare() []byte {
 // A machine runs the kernel.
 type machine struct {
 	tb              testing.TB
+	module          api.Module
 	memory          []byte
 	seal, open, crc api.Function
 }
@@ -62,7 +69,7 @@ func newMachine(tb testing.TB, config wazero.RuntimeConfig) *machine {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	m := &machine{tb, nil, module.ExportedFunction("seal"), module.ExportedFunction("open"), module.ExportedFunction("crc32c")}
+	m := &machine{tb, module, nil, module.ExportedFunction("seal"), module.ExportedFunction("open"), module.ExportedFunction("crc32c")}
 	m.memory, _ = module.Memory().Read(0, pages<<16)
 	for i, r := range Table() {
 		binary.LittleEndian.PutUint32(m.memory[atTable+4*i:], r)
@@ -87,4 +94,9 @@ func (m *machine) openAt(at, n, aadSize int) bool {
 
 func (m *machine) crcAt(crc uint32, at, n int) uint32 {
 	return m.call(m.crc, uint64(crc), uint64(at), uint64(n), atTable, atScratch)
+}
+
+// helper is a function without a name, in the order of Functions.
+func (m *machine) helper(i int) api.Function {
+	return m.module.ExportedFunction(strconv.Itoa(numNamed + i))
 }

@@ -26,6 +26,7 @@ const (
 	i64Mul       = "\x7e"
 	i64And       = "\x83"
 	i64Xor       = "\x85"
+	i64Shl       = "\x86"
 	i64ShrU      = "\x88"
 	i64ExtendI32 = "\xad" // unsigned
 

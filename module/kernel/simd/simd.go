@@ -33,12 +33,12 @@ type Function struct {
 //
 // where n counts the bytes of a message without its tag, which follows it in buf.
 func Functions(helpers uint32) []Function {
-	c := calls{start: helpers, blocks: helpers + 1, absorb: helpers + 2, sum: helpers + 3, divide: helpers + 4}
+	c := calls{start: helpers, blocks: helpers + 1, absorb: helpers + 2, stitched: helpers + 3, sum: helpers + 4, divide: helpers + 5}
 	return []Function{
 		c.seal(), c.open(), c.crc32c(),
-		c.startMessage(), blocks(), absorb(), sum(), divide(),
+		c.startMessage(), blocks(), absorb(), stitched(), sum(), divide(),
 	}
 }
 
 // calls holds the indices of the functions that others call.
-type calls struct{ start, blocks, absorb, sum, divide uint32 }
+type calls struct{ start, blocks, absorb, stitched, sum, divide uint32 }

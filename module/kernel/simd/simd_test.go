@@ -2,6 +2,7 @@ package simd
 
 import (
 	"bytes"
+	"encoding/binary"
 	"hash/crc32"
 	"math/rand/v2"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"github.com/tetratelabs/wazero"
 	"golang.org/x/crypto/chacha20"
 	"golang.org/x/crypto/chacha20poly1305"
+	"golang.org/x/crypto/poly1305"
 )
 
 const tagSize = chacha20poly1305.Overhead
@@ -177,6 +179,40 @@ func TestNothingOfAMessageKeyStays(t *testing.T) {
 				t.Fatal("does not open")
 			}
 			check("an open")
+		}
+	})
+}
+
+// TestAuthenticatorIsPoly1305 takes keys that messages do not come to: with r of the largest
+// limbs and messages of ones, sums of products are as large as they can be.
+func TestAuthenticatorIsPoly1305(t *testing.T) {
+	both(t, func(t *testing.T, m *machine, _ bool) {
+		absorb, sum := m.helper(2), m.helper(4)
+		r := rand.New(rand.NewPCG(9, 10))
+		scratch := m.memory[atScratch : atScratch+stateSize]
+		for i := range 2000 {
+			var key [32]byte
+			fill(r, key[:])
+			message := m.memory[atBuffer : atBuffer+16*r.IntN(20)]
+			fill(r, message)
+			if i < 100 { // from the first multiplication to many
+				message = m.memory[atBuffer : atBuffer+16*i]
+				copy(key[:16], bytes.Repeat([]byte{0xff}, 16))
+				copy(message, bytes.Repeat([]byte{0xff}, len(message)))
+			}
+			clear(scratch)
+			for limb, mask := range rMask {
+				word := uint64(binary.LittleEndian.Uint32(key[4*limb:]))
+				binary.LittleEndian.PutUint64(scratch[atR+8*limb:], word&uint64(mask))
+			}
+			copy(scratch[atS:], key[16:])
+			m.call(absorb, atBuffer, uint64(len(message)), atScratch)
+			m.call(sum, atScratch)
+			var want [poly1305.TagSize]byte
+			poly1305.Sum(&want, message, &key)
+			if !bytes.Equal(scratch[atSum:atSum+16], want[:]) {
+				t.Fatalf("key %x, message %x: %x, want %x", key, message, scratch[atSum:atSum+16], want)
+			}
 		}
 	})
 }
