@@ -42,8 +42,7 @@ type Filter struct {
 	numLease int
 
 	inflate    inflater
-	stubs      []byte // those of the last framed batch, as LZ4 blocks,
-	stubsFor   int32  // and its number of records
+	stubs      [stubSlots + 1]stubSlot
 	plainStubs []byte // reused
 	firstStubs []byte // those of records 1 to numStubs
 	numStubs   int32

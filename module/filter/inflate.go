@@ -45,6 +45,16 @@ func (x *inflater) limit(max int) bool {
 	return true
 }
 
+// keepInflated is the most in bytes that is kept for the next batch.
+const keepInflated = 4 << 20
+
+// shrink gives back a buffer that one large batch needed.
+func (x *inflater) shrink() {
+	if cap(x.out) > keepInflated {
+		x.out = nil
+	}
+}
+
 // plausible is what a sealed section of n records can inflate to at most, in bytes, where a
 // broker made size bytes of it: no codec shrinks ciphertext, and the stubs are small. A bomb
 // costs no more memory than that.

@@ -271,3 +271,23 @@ func TestWhatIsUnframedIsWhatTheFrameHolds(t *testing.T) {
 		}
 	}
 }
+
+func TestOneLargeBatchIsNotKept(t *testing.T) {
+	f := newFilter(t)
+	sealed := seal(t, f, clientBatch(t, kafka.CodecNone, 1, keepInflated), 0)
+	h, err := kafka.ParseBatchHeader(sealed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Attributes = int16(compressors["zstd"].codec)
+	section, err := compressors["zstd"].fn(outerSection(t, sealed))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, s := open(f, batch(h, section), testTopic, 0); s != abi.StatusOK {
+		t.Fatal(s)
+	}
+	if n := cap(f.inflate.out); n > keepInflated {
+		t.Errorf("%d bytes are kept", n)
+	}
+}

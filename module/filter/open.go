@@ -33,6 +33,7 @@ func (f *Filter) open(buf []byte, n int, topic []byte, partition int32) (abi.Res
 		return abi.Result{}, s
 	}
 	r, s := f.openBatch(&h, buf, n, topic, partition)
+	f.inflate.shrink()
 	if s != abi.StatusOK || r.Flags&abi.FlagUntouched != 0 {
 		if s = f.firstCRC(&h, buf[:n], s); s == abi.StatusOK {
 			return f.pass(n)

@@ -87,7 +87,7 @@ func (f *Filter) sealBatch(h *kafka.BatchHeader, buf []byte, n int, topic []byte
 	f.program.Seal(b[out.value+wire.PackedHeaderSize:out.end], (*[kernel.KeySize]byte)(&f.leaf), &f.nonce, f.aad[:])
 	apart := out.apart()
 	if !apart {
-		out.putStubs(b, h.NumRecords, f.stubs)
+		out.putStubs(b, h.NumRecords, f.stubBlocks(h.NumRecords))
 		f.program.Sum(nil, kafka.UnderCRC(b), kafka.CRCField(b))
 	}
 	corrupt := f.program.Run() == 0
@@ -101,7 +101,7 @@ func (f *Filter) sealBatch(h *kafka.BatchHeader, buf []byte, n int, topic []byte
 		return abi.Result{}, abi.StatusCorrupt
 	}
 	if apart {
-		out.putStubs(b, h.NumRecords, f.stubs)
+		out.putStubs(b, h.NumRecords, f.stubBlocks(h.NumRecords))
 		f.program.Sum(nil, kafka.UnderCRC(b), kafka.CRCField(b))
 		f.program.Run()
 	}

@@ -62,12 +62,29 @@ func stubsSize(n int32) int {
 	return size
 }
 
+// Batches of a producer are alike, and their record counts near each other. What is kept of those
+// of up to smallBatch records takes some 4 bytes for each.
+const (
+	stubSlots  = 64
+	smallBatch = 1024
+)
+
+// A stubSlot keeps the stubs of a batch of n records as LZ4 blocks.
+type stubSlot struct {
+	n      int32
+	blocks []byte
+}
+
 // stubBlocks returns the stubs of a batch of n records as LZ4 blocks, until the next call.
 func (f *Filter) stubBlocks(n int32) []byte {
-	if f.stubsFor != n { // a producer's batches are often alike
-		f.stubs, f.stubsFor = f.appendStubBlocks(f.stubs[:0], n), n
+	s := &f.stubs[stubSlots] // the last of the large ones
+	if n <= smallBatch {
+		s = &f.stubs[n%stubSlots]
 	}
-	return f.stubs
+	if s.n != n {
+		s.blocks, s.n = f.appendStubBlocks(s.blocks[:0], n), n
+	}
+	return s.blocks
 }
 
 // minCompressedStub is less than a stub takes in a frame, in bytes.
