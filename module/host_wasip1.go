@@ -66,8 +66,10 @@ func proxySetSharedData(key string, value unsafe.Pointer, size uint32, cas uint3
 // A proxyHost is envoy.Host over the imports. Where the host writes to is in it rather than on
 // a stack: the host calls proxy_on_memory_allocate meanwhile, and a stack may move.
 type proxyHost struct {
-	received                memory // what the host allocated for what it returns
-	view                    uint32 // where what Buffer returned last is
+	received                memory     // what the host allocated for what it returns
+	view                    uint32     // where what Buffer returned last is, in received
+	room                    envoy.Room // of what is received next; nil is received
+	given                   []byte     // that room gave
 	ptr, length, cas, token uint32
 	now                     uint64 // Unix ns
 }
@@ -105,15 +107,40 @@ func (p *proxyHost) taken(status uint32) []byte {
 	return b
 }
 
-func (p *proxyHost) Buffer(b plugin.Buffer) []byte {
+func (p *proxyHost) Buffer(b plugin.Buffer, room envoy.Room) []byte {
 	p.received.free(p.view)
-	view := p.returned(proxyGetBufferBytes(uint32(b), 0, math.MaxInt32, &p.ptr, &p.length))
+	p.view, p.room, p.given = 0, room, nil
+	status := proxyGetBufferBytes(uint32(b), 0, math.MaxInt32, &p.ptr, &p.length)
+	given := p.given
+	p.room, p.given = nil, nil
+	if status == 0 && len(given) > 0 && p.ptr == addressOf(given) && p.length <= uint32(len(given)) {
+		return given[:p.length]
+	}
+	view := p.returned(status)
 	p.view = p.ptr
 	return view
 }
 
+// allocate returns the address of memory that the host asks for: of the room that the buffer it
+// returns is to have, or of a new one.
+func (p *proxyHost) allocate(size uint32) uint32 {
+	if room := p.room; room != nil && size > 0 && size <= maxBuffer {
+		p.room = nil
+		if p.given = room.Room(int(size)); p.given != nil {
+			return addressOf(p.given)
+		}
+	}
+	return p.received.alloc(size)
+}
+
+func addressOf(b []byte) uint32 { return uint32(uintptr(unsafe.Pointer(unsafe.SliceData(b)))) }
+
 func (p *proxyHost) SetBuffer(b plugin.Buffer, with []byte) bool {
 	return proxySetBufferBytes(uint32(b), 0, math.MaxInt32, unsafe.Pointer(unsafe.SliceData(with)), uint32(len(with))) == 0
+}
+
+func (p *proxyHost) AddBuffer(b plugin.Buffer, more []byte) bool {
+	return proxySetBufferBytes(uint32(b), math.MaxInt32, 0, unsafe.Pointer(unsafe.SliceData(more)), uint32(len(more))) == 0
 }
 
 func (p *proxyHost) Continue() bool { return proxyContinueStream(uint32(plugin.StreamDownstream)) == 0 }

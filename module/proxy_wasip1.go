@@ -21,7 +21,7 @@ func proxyOnMemoryAllocate(size uint32) (ptr uint32) {
 			ptr = 0
 		}
 	}()
-	return proxy.received.alloc(size)
+	return proxy.allocate(size)
 }
 
 //go:wasmexport proxy_on_vm_start

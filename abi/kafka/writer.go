@@ -6,8 +6,8 @@ import "encoding/binary"
 type writer struct {
 	b        []byte
 	flexible bool // compact lengths and tagged fields (KIP-482)
-	gather   bool // long records stand apart
-	apart    []Apart
+	apart    bool // long records are left to pieces
+	pieces   []Piece
 }
 
 func (w *writer) int8(v int8)      { w.b = append(w.b, byte(v)) }
@@ -34,20 +34,6 @@ func (w *writer) nullableString(p []byte) {
 		return
 	}
 	w.stringLen(len(p))
-	w.raw(p)
-}
-
-// records appends records; nil is null.
-func (w *writer) records(p []byte) {
-	if p == nil {
-		w.count(-1)
-		return
-	}
-	w.count(len(p))
-	if w.gather && len(p) >= apartSize {
-		w.apart = append(w.apart, Apart{len(w.b), p})
-		return
-	}
 	w.raw(p)
 }
 

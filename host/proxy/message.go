@@ -12,7 +12,7 @@ import (
 // or opened.
 type message struct {
 	*frame
-	apart    []kafka.Apart
+	apart    []kafka.Piece
 	borrowed []*frame
 }
 
@@ -37,7 +37,13 @@ func (m *message) writeTo(conn net.Conn) error {
 		_, err := conn.Write(m.bytes)
 		return err
 	}
-	pieces := net.Buffers(kafka.Join(make([][]byte, 0, 2*len(m.apart)+1), m.bytes, m.apart))
+	pieces := make(net.Buffers, 0, 2*len(m.apart)+1)
+	at := 0
+	for _, p := range m.apart {
+		pieces = append(pieces, m.bytes[at:p.At], p.Bytes)
+		at = p.At
+	}
+	pieces = append(pieces, m.bytes[at:])
 	if _, ok := conn.(*net.TCPConn); ok {
 		_, err := pieces.WriteTo(conn)
 		return err

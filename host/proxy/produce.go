@@ -80,7 +80,7 @@ func (c *conn) produce(f *frame, h kafka.RequestHeader) error {
 		}
 	}
 	defer out.release()
-	out.bytes, out.apart = r.Gather(append(out.bytes, f.body()[:h.Size]...))
+	out.bytes, out.apart = r.AppendApart(append(out.bytes, f.body()[:h.Size]...), nil)
 	out.finish()
 	if r.Acks == 0 {
 		return c.send(out)

@@ -114,8 +114,8 @@ func (c *conn) transform(x exchange, f *frame) (*message, error) {
 	m := &message{frame: newFrame(min(len(body), firstRead)), borrowed: append(c.opened, f)}
 	c.opened = nil
 	m.bytes = append(m.bytes, header...)
-	if r, ok := changed.(gatherer); ok {
-		m.bytes, m.apart = r.Gather(m.bytes)
+	if r, ok := changed.(carrier); ok {
+		m.bytes, m.apart = r.AppendApart(m.bytes, nil)
 	} else {
 		m.bytes = changed.Append(m.bytes)
 	}
@@ -123,9 +123,9 @@ func (c *conn) transform(x exchange, f *frame) (*message, error) {
 	return m, nil
 }
 
-// A gatherer is a body with records, which need not be copied.
-type gatherer interface {
-	Gather(b []byte) ([]byte, []kafka.Apart)
+// A carrier is a body with records, which need not be copied.
+type carrier interface {
+	AppendApart(b []byte, pieces []kafka.Piece) ([]byte, []kafka.Piece)
 }
 
 // clamped narrows what the client may use to what is passed.

@@ -67,7 +67,7 @@ func (v *VM) OnHTTPCallResponse(token, headers uint32) {
 		}
 		var body []byte
 		if status != 0 {
-			body = v.host.Buffer(plugin.BufferCallBody)
+			body = v.host.Buffer(plugin.BufferCallBody, nil)
 		}
 		v.plane.channel.Answered(status, body, now)
 		v.ask(now)

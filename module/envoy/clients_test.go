@@ -56,7 +56,7 @@ func (r *relay) join(client, broker net.Conn) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		err := f(uint64(time.Now().UnixMilli()))
-		toBroker, toClient := s.ToBroker(), s.ToClient()
+		toBroker, toClient := gathered(s.ToBroker), gathered(s.ToClient)
 		if !fromBroker && len(toClient) > 0 {
 			err = fmt.Errorf("%d bytes for a client whose broker is silent", len(toClient))
 		}

@@ -39,12 +39,12 @@ func (v *VM) OnDownstreamData(id uint32, end bool) plugin.Action {
 	v.step(c, func() {
 		now := v.host.Now()
 		c.ended = c.ended || end
-		if err := c.stream.FromClient(v.host.Buffer(plugin.BufferDownstream), now); err != nil {
+		if err := c.stream.FromClient(v.host.Buffer(plugin.BufferDownstream, c.stream.ClientRoom()), now); err != nil {
 			v.fail(c, err)
 			return
 		}
-		out := c.stream.ToBroker()
-		if !v.host.SetBuffer(plugin.BufferDownstream, out) {
+		sent, ok := v.replace(plugin.BufferDownstream, c.stream.ToBroker)
+		if !ok {
 			v.fail(c, errBuffer)
 			return
 		}
@@ -60,7 +60,7 @@ func (v *VM) OnDownstreamData(id uint32, end bool) plugin.Action {
 		// A host forgets the buffer once its callback lets it go on, and the rest could not
 		// follow. So it is kept, and what is ready goes on beside it.
 		v.waiting[id] = c
-		if len(out) > 0 {
+		if sent > 0 {
 			v.host.Continue()
 		}
 		v.ask(now)
@@ -74,11 +74,11 @@ func (v *VM) OnUpstreamData(id uint32, end bool) plugin.Action {
 	action := plugin.ActionPause
 	v.step(c, func() {
 		now := v.host.Now()
-		if err := c.stream.FromBroker(v.host.Buffer(plugin.BufferUpstream), now); err != nil {
+		if err := c.stream.FromBroker(v.host.Buffer(plugin.BufferUpstream, c.stream.BrokerRoom()), now); err != nil {
 			v.fail(c, err)
 			return
 		}
-		if !v.host.SetBuffer(plugin.BufferUpstream, c.stream.ToClient()) {
+		if _, ok := v.replace(plugin.BufferUpstream, c.stream.ToClient); !ok {
 			v.fail(c, errBuffer)
 			return
 		}
@@ -96,6 +96,23 @@ func (v *VM) OnUpstreamData(id uint32, end bool) plugin.Action {
 		}
 	})
 	return action
+}
+
+// replace puts what a stream gives in the place of what is in a buffer, and returns how many
+// bytes that are.
+func (v *VM) replace(b plugin.Buffer, give func(to func(part []byte) bool) bool) (sent int, ok bool) {
+	ok = give(func(part []byte) bool {
+		first := sent == 0
+		sent += len(part)
+		if first {
+			return v.host.SetBuffer(b, part)
+		}
+		return v.host.AddBuffer(b, part)
+	})
+	if sent == 0 {
+		ok = v.host.SetBuffer(b, nil)
+	}
+	return sent, ok
 }
 
 // unanswered counts a broker that closes a connection instead of answering, as Kafka does where
@@ -162,14 +179,14 @@ func (v *VM) resume(c *connection, now uint64) {
 		v.fail(c, err)
 		return
 	}
-	out, stalled, waited := c.stream.ToBroker(), c.stalled(), v.waiting[c.id] != nil
+	stalled, waited := c.stalled(), v.waiting[c.id] != nil
 	if !stalled {
 		delete(v.waiting, c.id)
 	}
-	if len(out) == 0 && (stalled || !waited || !c.ended) {
+	if c.stream.toBroker.empty() && (stalled || !waited || !c.ended) {
 		return // nothing goes on, nor does the client's end, where it has not already
 	}
-	if !v.host.SetBuffer(plugin.BufferDownstream, out) || !v.host.Continue() {
+	if _, ok := v.replace(plugin.BufferDownstream, c.stream.ToBroker); !ok || !v.host.Continue() {
 		v.fail(c, errBuffer)
 	}
 }

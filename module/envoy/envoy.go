@@ -67,6 +67,7 @@ type Worker struct {
 	topics topics
 	stats  Stats
 	memory int // bytes that streams hold
+	spares spares
 }
 
 // NewWorker returns a worker that seals and opens through f, and asks keys for what f lacks. Of
@@ -81,7 +82,7 @@ func NewWorker(cfg Config, f *filter.Filter, keys *Keys) *Worker {
 	if cfg.MaxMemory == 0 {
 		cfg.MaxMemory = DefaultMaxMemory
 	}
-	w := &Worker{cfg: cfg, filter: f, keys: keys}
+	w := &Worker{cfg: cfg, filter: f, keys: keys, spares: spares{most: cfg.MaxMemory / sparesShare}}
 	keys.cfg = &w.cfg
 	if cfg.Shared == nil {
 		w.topics = topics{newSlots(alone{}, topicSlots, 't')}
@@ -103,6 +104,9 @@ type Stats struct {
 	TopicIDs    uint64              // topic ids that a broker gave to two names
 	Groups      uint64              // requests for groups that the credential does not list
 }
+
+// sparesShare is which part of what all streams may hold is kept in spare buffers at most.
+const sparesShare = 32
 
 // numStatuses is above every number that abi gives a status.
 const numStatuses = 64

@@ -144,7 +144,9 @@ func (o *opener) open(topic string, partition int32, records []byte) opening {
 // the one that did not open, and that one's offset.
 func (o *opener) batches(topic string, partition int32, records []byte) (out []byte, failed int64, status abi.Status) {
 	w := o.s.w
-	out = make([]byte, 0, len(records)+256)
+	a := &o.s.toClient.arena
+	out = a.room(len(records) + 256)[:0]
+	defer func() { a.keep(out) }()
 	for len(records) > 0 {
 		offset := kafka.BaseOffset(records)
 		size, err := kafka.BatchSize(records)
@@ -153,7 +155,7 @@ func (o *opener) batches(topic string, partition int32, records []byte) (out []b
 		}
 		opened, result := out, abi.Result{}
 		if status = abi.StatusMalformed; err == nil {
-			opened, result, status = w.openBatch(out, topic, partition, records[:size])
+			opened, result, status = w.openBatch(a, out, topic, partition, records[:size])
 		}
 		switch {
 		case status == abi.StatusNeedRoot:
@@ -178,12 +180,13 @@ func (o *opener) batches(topic string, partition int32, records []byte) (out []b
 	return out, 0, abi.StatusOK
 }
 
-// openBatch appends the opened form of one batch to out. batch stays as it is.
-func (w *Worker) openBatch(out []byte, topic string, partition int32, batch []byte) ([]byte, abi.Result, abi.Status) {
+// openBatch appends the opened form of one batch to out, for which the arena gave room last.
+// batch stays as it is.
+func (w *Worker) openBatch(a *arena, out []byte, topic string, partition int32, batch []byte) ([]byte, abi.Result, abi.Status) {
 	room := len(batch) + 256
 	for range 2 {
 		if cap(out)-len(out) < room {
-			out = append(make([]byte, 0, len(out)+room+cap(out)/4), out...)
+			out = append(a.room(len(out) + room + cap(out)/4)[:0], out...)
 		}
 		buf := out[len(out):][:room]
 		copy(buf, batch)

@@ -22,7 +22,7 @@ func coordinatorOf(group string) *kmsg.FindCoordinatorRequest {
 // refusedWith has the broker say something, and returns what the client is told of its group.
 func (w *world) refusedWith(id int32) int16 {
 	w.Helper()
-	w.stream.ToBroker()
+	gathered(w.stream.ToBroker)
 	w.respond(id, kmsg.NewPtrApiVersionsResponse())
 	return received(w, id, 4, kmsg.NewPtrFindCoordinatorResponse()).Coordinators[0].ErrorCode
 }
@@ -42,7 +42,7 @@ func TestGroupThatTheCredentialDoesNotListIsRefused(t *testing.T) {
 			resp := kmsg.NewPtrFindCoordinatorResponse()
 			resp.Version = 4
 			w.respond(id, resp)
-			w.stream.ToClient()
+			gathered(w.stream.ToClient)
 			continue
 		}
 		if code := w.refusedWith(id); code != kafka.CodeGroupAuthorizationFailed {
@@ -73,7 +73,7 @@ func TestGroupWithoutASimpleRefusalClosesItsConnection(t *testing.T) {
 	if err := w.stream.FromClient(frame, w.now); !errors.Is(err, abi.StatusNotEntitled) {
 		t.Errorf("%v", err)
 	}
-	if b := w.stream.ToBroker(); len(b) != 0 {
+	if b := gathered(w.stream.ToBroker); len(b) != 0 {
 		t.Errorf("%d bytes were forwarded", len(b))
 	}
 }
@@ -83,7 +83,7 @@ func TestRequestForAGroupWaitsForTheListAndNotForEver(t *testing.T) {
 	w := newWorld(t, recorded(&events))
 	w.keys.groups = groups{}
 	id := w.request(coordinatorOf("billing"))
-	if !w.stream.Waiting() || len(w.stream.ToBroker()) != 0 {
+	if !w.stream.Waiting() || len(gathered(w.stream.ToBroker)) != 0 {
 		t.Fatal("it does not wait")
 	}
 	w.now += DefaultProduceWait - 1

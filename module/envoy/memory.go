@@ -12,12 +12,13 @@ const (
 	exchangeSize = 96  // a request that waits for its answer
 	sealingSize  = 256 // a partition of a Produce that waits
 	refusedSize  = 192 // a partition whose refusal waits for its turn
+	pieceSize    = 32  // records that are handed on from where they are
 )
 
 var errClosed = errors.New("the stream was closed")
 
 // room reports whether n more bytes may be held by the worker's streams. One frame at a time
-// also takes some memory while it is worked on, which is not counted.
+// also takes some memory while it is worked on, which is not counted, nor are spare buffers.
 func (w *Worker) room(n int) error {
 	if w.memory+n > w.cfg.MaxMemory {
 		return fmt.Errorf("all connections of this worker hold %d bytes, %d is the most (hint: fewer or less pipelined clients, or a larger max_memory_bytes): %w",
@@ -31,18 +32,21 @@ func (w *Worker) Memory() int { return w.memory }
 
 // size is how many bytes the stream holds.
 func (s *Stream) size() int {
-	n := cap(s.fromClient.buf) + cap(s.fromBroker.buf) + cap(s.toBroker) + cap(s.toClient) + exchangeSize*cap(s.pending)
+	n := cap(s.fromClient.buf) + cap(s.fromBroker.buf) + s.toBroker.size() + s.toClient.size() + exchangeSize*cap(s.pending)
 	for i := range s.pending {
 		n += s.pending[i].size
 	}
 	if s.waiting != nil {
-		n += s.waiting.size
+		n += s.waiting.size + s.waiting.arena.size()
 	}
 	return n
 }
 
-// recount tells the worker what the stream holds now.
+// recount tells the worker what the stream holds now, and its directions what is in use of them
+// beyond this call.
 func (s *Stream) recount() {
+	s.fromClient.pinned = s.waiting != nil || len(s.toBroker.pieces) > 0
+	s.fromBroker.pinned = len(s.toClient.pieces) > 0
 	n := s.size()
 	s.w.memory += n - s.held
 	s.held = n

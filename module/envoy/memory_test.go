@@ -54,14 +54,14 @@ func TestStreamGivesBackWhatItTook(t *testing.T) {
 	settled := 0
 	for i := range 50 {
 		id := w.request(produceRequest(9, 1, "orders"))
-		w.stream.ToBroker()
+		gathered(w.stream.ToBroker)
 		resp := kmsg.NewPtrProduceResponse()
 		resp.Version = 9
 		w.respond(id, resp)
-		w.stream.ToClient()
+		gathered(w.stream.ToClient)
 		w.fetch(11, batch)
-		w.stream.ToBroker()
-		w.stream.ToClient()
+		gathered(w.stream.ToBroker)
+		gathered(w.stream.ToClient)
 		if i == 10 {
 			settled = w.worker.Memory()
 		}
@@ -78,9 +78,9 @@ func TestStreamGivesBackWhatItTook(t *testing.T) {
 }
 
 func TestBuffersShrinkAfterABurst(t *testing.T) {
-	f := frames{max: 8 << 20}
+	f := newFrames(8 << 20)
 	burst := append(began(4<<20, 4<<20), began(1000, 10)...) // and the next one's front
-	if err := f.feed(burst, false); err != nil {
+	if err := f.feed(burst); err != nil {
 		t.Fatal(err)
 	}
 	frame, err := f.next()
@@ -88,21 +88,19 @@ func TestBuffersShrinkAfterABurst(t *testing.T) {
 		t.Fatal(len(frame), err)
 	}
 	f.take(frame)
-	if err := f.feed(make([]byte, 10), false); err != nil {
-		t.Fatal(err)
-	}
-	if cap(f.buf) > keptMemory || f.waiting() != 24 {
+	f.settle()
+	if cap(f.buf) > keptMemory || f.waiting() != 14 {
 		t.Errorf("%d bytes are kept for %d", cap(f.buf), f.waiting())
 	}
 }
 
 func TestSteadyFramesAllocateNothing(t *testing.T) {
-	f := frames{max: 1 << 20}
+	f := newFrames(1 << 20)
 	piece := append(began(1000, 1000), began(500, 100)...)
 	rest := make([]byte, 400)
 	allocated := testing.AllocsPerRun(100, func() {
 		for _, b := range [][]byte{piece, rest} {
-			if err := f.feed(b, false); err != nil {
+			if err := f.feed(b); err != nil {
 				t.Fatal(err)
 			}
 			for {
@@ -115,6 +113,7 @@ func TestSteadyFramesAllocateNothing(t *testing.T) {
 				}
 				f.take(frame)
 			}
+			f.settle()
 		}
 	})
 	if allocated != 0 {

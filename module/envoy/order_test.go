@@ -27,7 +27,7 @@ func TestNoOrderOfEventsForwardsPlaintextOrLosesAnAnswer(t *testing.T) {
 			if err != nil {
 				rt.Fatal(err)
 			}
-			if w.stream.ToClient() != nil {
+			if gathered(w.stream.ToClient) != nil {
 				rt.Fatal("a client was written to while its broker was silent")
 			}
 			for _, frame := range w.forwarded() {
@@ -58,7 +58,7 @@ func TestNoOrderOfEventsForwardsPlaintextOrLosesAnAnswer(t *testing.T) {
 			}
 			resp.SetVersion(h.Version)
 			w.respond(h.CorrelationID, resp)
-			b := w.stream.ToClient()
+			b := gathered(w.stream.ToClient)
 			if len(b) < 8 || len(awaited) == 0 || int32(binary.BigEndian.Uint32(b[4:])) != awaited[0] {
 				rt.Fatalf("the client awaits %v and received %x", awaited, b[:min(len(b), 8)])
 			}

@@ -31,7 +31,7 @@ type plane struct {
 // through (FAIL_OPEN).
 func (v *VM) OnConfigure(root uint32) (ok bool) {
 	v.guard(nil, func() {
-		err := v.configure(v.host.Buffer(plugin.BufferConfig))
+		err := v.configure(v.host.Buffer(plugin.BufferConfig, nil))
 		if err != nil {
 			v.log(plugin.LevelError, "configuration refused", "err", err)
 			return

@@ -17,7 +17,8 @@ type producing struct {
 	r       *kafka.ProduceRequest
 	work    []sealing
 	refused []refusedPartition
-	size    int // bytes that it holds: the frame, and what was sealed
+	arena   arena // what was sealed
+	size    int   // bytes that it holds beside it: the frame, and work
 }
 
 // A sealing is one partition of a Produce request that carries records.
@@ -49,7 +50,7 @@ func (s *Stream) produce(frame []byte, h kafka.RequestHeader, now uint64) (done 
 	if err != nil {
 		return false, &Violation{"client", "Produce", h.Version, err}
 	}
-	p := &producing{h: h, header: frame[:h.Size], r: r}
+	p := &producing{h: h, header: frame[:h.Size], r: r, arena: arena{spares: &s.w.spares, chunk: len(frame) + len(frame)/8}}
 	for i := range r.Topics {
 		t := &r.Topics[i]
 		name := t.Name
@@ -88,9 +89,11 @@ func (s *Stream) produceOn(now uint64) (done bool, err error) {
 		}
 	}
 	if !ready {
+		p.arena.trim()
 		return false, nil
 	}
 	s.waiting = nil
+	p.arena.hand(&s.toBroker.arena)
 	if len(p.refused) > 0 && p.r.Acks == 0 {
 		// There is no response to put the error into. Kafka closes the connection then.
 		return false, &Violation{"client", "Produce", p.h.Version, fmt.Errorf("acks=0 and refused: %s", p.refused[0].message)}
@@ -101,9 +104,12 @@ func (s *Stream) produceOn(now uint64) (done bool, err error) {
 		s.answer(p.h, answer, refusedSize*len(p.refused))
 		return true, nil
 	}
-	write := func(b []byte) []byte { return p.r.Append(append(b, p.header...)) }
+	write := func(o *outgoing) {
+		o.raw(p.header)
+		o.body(p.r)
+	}
 	if p.r.Acks == 0 {
-		s.toBroker = appendFrame(s.toBroker, write)
+		s.toBroker.frame(write)
 		return true, nil
 	}
 	s.forward(exchange{key: p.h.Key, version: p.h.Version, correlationID: p.h.CorrelationID, refused: p.refused, size: refusedSize * len(p.refused)}, write)
@@ -112,7 +118,7 @@ func (s *Stream) produceOn(now uint64) (done bool, err error) {
 
 // sealOne seals or refuses one partition, or leaves it until there is a lease.
 func (s *Stream) sealOne(p *producing, q *sealing, now uint64) error {
-	sealed, status := s.w.seal(q.name, q.partition.Index, q.partition.Records, now)
+	sealed, status := s.w.seal(&p.arena, q.name, q.partition.Index, q.partition.Records, now)
 	if status == abi.StatusNeedLease {
 		if status = s.w.keys.NeedLease(q.name, now); status == abi.StatusPending {
 			if q.until == 0 {
@@ -127,7 +133,6 @@ func (s *Stream) sealOne(p *producing, q *sealing, now uint64) error {
 	q.done = true
 	if status == abi.StatusOK {
 		q.partition.Records = sealed
-		p.size += cap(sealed)
 		s.w.stats.Sealed++
 		return nil
 	}
@@ -142,15 +147,15 @@ func (s *Stream) sealOne(p *producing, q *sealing, now uint64) error {
 	return nil
 }
 
-// seal returns the sealed form of the one batch in records, in memory of its own. records
-// stays as it is.
-func (w *Worker) seal(topic string, partition int32, records []byte, now uint64) ([]byte, abi.Status) {
+// seal returns the sealed form of the one batch in records, in the arena. records stays as it
+// is.
+func (w *Worker) seal(a *arena, topic string, partition int32, records []byte, now uint64) ([]byte, abi.Status) {
 	room := len(records) + 128
 	if h, err := kafka.ParseBatchHeader(records); err == nil {
 		room += 8 * min(max(int(h.NumRecords), 0), filter.MaxRecords) // a stub each
 	}
 	for range 2 {
-		buf := make([]byte, room)
+		buf := a.room(room)
 		copy(buf, records)
 		r, status := w.filter.SealBatch(buf, len(records), []byte(topic), partition, now)
 		switch {
@@ -162,6 +167,7 @@ func (w *Worker) seal(topic string, partition int32, records []byte, now uint64)
 		case r.Flags&abi.FlagUntouched == 0:
 			w.keys.sealed(topic, r.Kid, r.Leaf, now)
 		}
+		a.keep(buf[:r.Length])
 		return buf[:r.Length], abi.StatusOK
 	}
 	return nil, abi.StatusInternal

@@ -135,7 +135,7 @@ func TestAProduceThatIsRefusedWholeIsAnsweredInItsPlace(t *testing.T) {
 	if err != nil || h.Key != kafka.KeyApiVersions || h.Version != 0 || h.CorrelationID != id || len(sent[1]) != h.Size {
 		t.Fatalf("the broker is asked %+v, %v", h, err)
 	}
-	if len(w.stream.ToClient()) != 0 {
+	if len(gathered(w.stream.ToClient)) != 0 {
 		t.Fatal("the client was written to before the broker spoke")
 	}
 	w.respond(first, kmsg.NewPtrHeartbeatResponse())
@@ -158,7 +158,7 @@ func TestWithoutAcksNothingIsAwaitedAndARefusalEndsTheStream(t *testing.T) {
 		t.Errorf("pending %+v", w.stream.pending)
 	}
 	frame := kmsg.NewRequestFormatter().AppendRequest(nil, produceRequest(7, 0, "_e2ee.roster"), 9)
-	if err := w.stream.FromClient(frame, w.now); err == nil || len(w.stream.ToBroker()) != 0 {
+	if err := w.stream.FromClient(frame, w.now); err == nil || len(gathered(w.stream.ToBroker)) != 0 {
 		t.Errorf("error %v", err)
 	}
 }
@@ -193,7 +193,7 @@ func TestABatchThatIsNoneOfKafkasEndsTheStream(t *testing.T) {
 	req := produceRequest(7, 1, "orders")
 	req.Topics[0].Partitions[0].Records = append(req.Topics[0].Partitions[0].Records, 0)
 	frame := kmsg.NewRequestFormatter().AppendRequest(nil, req, 9)
-	if err := w.stream.FromClient(frame, w.now); err == nil || len(w.stream.ToBroker()) != 0 {
+	if err := w.stream.FromClient(frame, w.now); err == nil || len(gathered(w.stream.ToBroker)) != 0 {
 		t.Errorf("error %v", err)
 	}
 }

@@ -208,12 +208,19 @@ func (p *proxy) buffer(b plugin.Buffer) *[]byte {
 	return &p.config
 }
 
-func (p *proxy) Buffer(b plugin.Buffer) []byte {
+func (p *proxy) Buffer(b plugin.Buffer, room Room) []byte {
 	p.trap(fmt.Sprint("buffer ", b))
-	if buffer := p.buffer(b); buffer != nil {
-		return bytes.Clone(*buffer)
+	buffer := p.buffer(b)
+	if buffer == nil {
+		return nil
 	}
-	return nil
+	if room != nil {
+		if given := room.Room(len(*buffer)); given != nil {
+			copy(given, *buffer)
+			return given
+		}
+	}
+	return bytes.Clone(*buffer)
 }
 
 func (p *proxy) SetBuffer(b plugin.Buffer, with []byte) bool {
@@ -223,6 +230,16 @@ func (p *proxy) SetBuffer(b plugin.Buffer, with []byte) bool {
 		return false
 	}
 	*buffer = bytes.Clone(with)
+	return true
+}
+
+func (p *proxy) AddBuffer(b plugin.Buffer, more []byte) bool {
+	p.trap(fmt.Sprint("add buffer ", b))
+	buffer := p.buffer(b)
+	if buffer == nil {
+		return false
+	}
+	*buffer = append(*buffer, more...)
 	return true
 }
 

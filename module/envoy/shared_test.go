@@ -65,8 +65,8 @@ func (w *world) told(id [16]byte, name string) {
 	req := kmsg.NewPtrMetadataRequest()
 	req.Version = 12
 	w.respond(w.request(req), metadata(id, name))
-	w.stream.ToClient()
-	w.stream.ToBroker()
+	gathered(w.stream.ToClient)
+	gathered(w.stream.ToBroker)
 }
 
 func TestTopicIDToldByOneWorkerWorksInAnother(t *testing.T) {

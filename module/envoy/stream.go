@@ -19,8 +19,8 @@ type Stream struct {
 	pending    []exchange // requests without an answer so far, in order
 	waiting    *producing // the first request from the client, where it lacks a lease
 	hold       hold       // the client's next Fetch
-	toBroker   []byte
-	toClient   []byte
+	toBroker   outgoing
+	toClient   outgoing
 	unknownAt  uint64 // when the client was last told that a topic id is unknown
 	groupUntil uint64 // when a request for a group is answered without the agent's list; 0 where none waits
 	held       int    // bytes, as the worker counts them
@@ -36,13 +36,18 @@ type exchange struct {
 	size          int                // bytes of local and refused, about
 }
 
-// An appender is a response body.
-type appender interface{ Append(b []byte) []byte }
-
 // NewStream begins a connection.
 func (w *Worker) NewStream() *Stream {
-	return &Stream{w: w, fromClient: frames{max: w.cfg.MaxFrame}, fromBroker: frames{max: w.cfg.MaxFrame}}
+	from, to := frames{spares: &w.spares, max: w.cfg.MaxFrame}, outgoing{arena: arena{spares: &w.spares}}
+	return &Stream{w: w, fromClient: from, fromBroker: from, toBroker: to, toClient: to}
 }
+
+// ClientRoom returns memory for bytes that the client sent: FromClient takes them from there
+// without a copy. nil is none.
+func (s *Stream) ClientRoom() Room { return &s.fromClient }
+
+// BrokerRoom is ClientRoom for what the broker sent, and for FromBroker.
+func (s *Stream) BrokerRoom() Room { return &s.fromBroker }
 
 // FromClient takes bytes that the client sent. They are the caller's afterwards.
 func (s *Stream) FromClient(b []byte, now uint64) error {
@@ -52,7 +57,7 @@ func (s *Stream) FromClient(b []byte, now uint64) error {
 	if err := s.w.room(len(b)); err != nil {
 		return s.fail(&Violation{"client", "a frame", 0, err})
 	}
-	if err := s.fromClient.feed(b, s.waiting != nil); err != nil {
+	if err := s.fromClient.feed(b); err != nil {
 		return s.fail(&Violation{"client", "a frame", 0, err})
 	}
 	return s.Resume(now)
@@ -90,7 +95,7 @@ func (s *Stream) FromBroker(b []byte, now uint64) error {
 	if err := s.w.room(len(b)); err != nil {
 		return s.fail(&Violation{"broker", "a frame", 0, err})
 	}
-	if err := s.fromBroker.feed(b, false); err != nil {
+	if err := s.fromBroker.feed(b); err != nil {
 		return s.fail(&Violation{"broker", "a frame", 0, err})
 	}
 	for {
@@ -123,20 +128,28 @@ func (s *Stream) fail(err error) error {
 	return err
 }
 
-// ToBroker returns what the broker is to receive, and forgets it.
-func (s *Stream) ToBroker() []byte {
-	b := s.toBroker
-	s.toBroker = nil
-	s.recount()
-	return b
+// ToBroker hands what the broker is to receive to a function, part by part until that returns
+// false, and forgets it. It returns what the function did last. A part is valid until the
+// function returns.
+func (s *Stream) ToBroker(to func(part []byte) bool) bool {
+	ok := s.err != nil || s.toBroker.give(to)
+	s.settle()
+	return ok
 }
 
-// ToClient returns what the client is to receive, and forgets it.
-func (s *Stream) ToClient() []byte {
-	b := s.toClient
-	s.toClient = nil
+// ToClient is ToBroker for what the client is to receive.
+func (s *Stream) ToClient(to func(part []byte) bool) bool {
+	ok := s.err != nil || s.toClient.give(to)
+	s.settle()
+	return ok
+}
+
+// settle gives back what nothing needs any more.
+func (s *Stream) settle() {
 	s.recount()
-	return b
+	s.fromClient.settle()
+	s.fromBroker.settle()
+	s.recount()
 }
 
 // Waiting reports whether something that the client sent waits for a key or for time to pass.
@@ -189,14 +202,14 @@ func (s *Stream) request(frame []byte, now uint64) (done bool, err error) {
 		}
 	}
 	s.forward(exchange{key: h.Key, version: h.Version, correlationID: h.CorrelationID},
-		func(b []byte) []byte { return append(b, frame...) })
+		func(o *outgoing) { o.raw(frame) })
 	return true, nil
 }
 
 // forward gives a request to the broker and queues x for its response.
-func (s *Stream) forward(x exchange, write func(b []byte) []byte) {
+func (s *Stream) forward(x exchange, write func(o *outgoing)) {
 	s.pending = append(s.pending, x)
-	s.toBroker = appendFrame(s.toBroker, write)
+	s.toBroker.frame(write)
 }
 
 // answer sees to it that the client receives a response that the broker does not know of, in
@@ -204,11 +217,11 @@ func (s *Stream) forward(x exchange, write func(b []byte) []byte) {
 // something, so the broker is asked for what it tells anyone, and its answer is replaced. Until
 // then body takes about size bytes.
 func (s *Stream) answer(h kafka.RequestHeader, body appender, size int) {
-	s.forward(exchange{key: h.Key, version: h.Version, correlationID: h.CorrelationID, local: body, size: size}, func(b []byte) []byte {
-		b = binary.BigEndian.AppendUint16(b, kafka.KeyApiVersions)
-		b = binary.BigEndian.AppendUint16(b, 0)
-		b = binary.BigEndian.AppendUint32(b, uint32(h.CorrelationID))
-		return binary.BigEndian.AppendUint16(b, math.MaxUint16) // no client id
+	s.forward(exchange{key: h.Key, version: h.Version, correlationID: h.CorrelationID, local: body, size: size}, func(o *outgoing) {
+		o.bytes = binary.BigEndian.AppendUint16(o.bytes, kafka.KeyApiVersions)
+		o.bytes = binary.BigEndian.AppendUint16(o.bytes, 0)
+		o.bytes = binary.BigEndian.AppendUint32(o.bytes, uint32(h.CorrelationID))
+		o.bytes = binary.BigEndian.AppendUint16(o.bytes, math.MaxUint16) // no client id
 	})
 }
 
@@ -217,10 +230,9 @@ func (s *Stream) answer(h kafka.RequestHeader, body appender, size int) {
 // the one such request that a connection may make before SASL.
 func (s *Stream) newerApiVersions(frame []byte, h kafka.RequestHeader) {
 	x := exchange{key: h.Key, version: h.Version, correlationID: h.CorrelationID, local: kafka.UnsupportedApiVersions()}
-	s.forward(x, func(b []byte) []byte {
-		b = append(b, frame...)
-		binary.BigEndian.PutUint16(b[len(b)-len(frame)+2:], math.MaxInt16)
-		return b
+	s.forward(x, func(o *outgoing) {
+		o.bytes = append(o.bytes, frame...)
+		binary.BigEndian.PutUint16(o.bytes[len(o.bytes)-len(frame)+2:], math.MaxInt16)
 	})
 }
 
@@ -233,8 +245,9 @@ func (s *Stream) response(x exchange, frame []byte, now uint64) error {
 		return fmt.Errorf("correlation id %d where %d was expected: %w", id, x.correlationID, kafka.ErrFrame)
 	}
 	if x.local != nil {
-		s.toClient = appendFrame(s.toClient, func(b []byte) []byte {
-			return x.local.Append(kafka.AppendResponseHeader(b, x.key, x.version, x.correlationID))
+		s.toClient.frame(func(o *outgoing) {
+			o.bytes = kafka.AppendResponseHeader(o.bytes, x.key, x.version, x.correlationID)
+			o.body(x.local)
 		})
 		return nil
 	}
@@ -242,15 +255,18 @@ func (s *Stream) response(x exchange, frame []byte, now uint64) error {
 	if err != nil {
 		return err
 	}
+	s.toClient.arena.chunk = len(frame)
 	changed, err := s.transform(x, frame[size:], now)
 	if err != nil {
 		return err
 	}
-	s.toClient = appendFrame(s.toClient, func(b []byte) []byte {
+	s.toClient.frame(func(o *outgoing) {
 		if changed == nil {
-			return append(b, frame...)
+			o.raw(frame)
+			return
 		}
-		return changed.Append(append(b, frame[:size]...))
+		o.raw(frame[:size])
+		o.body(changed)
 	})
 	return nil
 }

@@ -22,12 +22,12 @@ func TestFramesComeTogetherHoweverTheyAreCut(t *testing.T) {
 		stream = appendFrame(stream, func(b []byte) []byte { return append(b, frame...) })
 	}
 	for step := 1; step < len(stream); step += 1 + step/7 {
-		f := frames{max: 1000}
+		f := newFrames(1000)
 		var got [][]byte
 		for rest := stream; len(rest) > 0; {
 			n := min(step, len(rest))
 			for at := 0; at < n; at += 500 {
-				if err := f.feed(rest[at:min(n, at+500)], false); err != nil {
+				if err := f.feed(rest[at:min(n, at+500)]); err != nil {
 					t.Fatal(err)
 				}
 				for {
@@ -56,14 +56,15 @@ func TestFramesComeTogetherHoweverTheyAreCut(t *testing.T) {
 }
 
 func TestAFrameThatIsHeldStaysAsItIsWhileMoreArrives(t *testing.T) {
-	f := frames{max: 1 << 10}
+	f := newFrames(1 << 10)
 	first := appendFrame(nil, func(b []byte) []byte { return append(b, "first"...) })
-	f.feed(append(bytes.Clone(first), appendFrame(nil, func(b []byte) []byte { return append(b, "held"...) })...), false)
+	f.feed(append(bytes.Clone(first), appendFrame(nil, func(b []byte) []byte { return append(b, "held"...) })...))
 	frame, _ := f.next()
 	f.take(frame)
 	held, _ := f.next()
+	f.pinned = true
 	for range 100 {
-		if err := f.feed([]byte("\x00\x00\x00\x01x"), true); err != nil {
+		if err := f.feed([]byte("\x00\x00\x00\x01x")); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -88,7 +89,7 @@ func TestBytesThatAreNotKafkasEndTheStream(t *testing.T) {
 		if !errors.As(err, &v) || v.From != "client" {
 			t.Errorf("%s: %v", name, err)
 		}
-		if again := w.stream.FromClient(nil, w.now); again != err || w.stream.ToBroker() != nil || w.stream.Waiting() {
+		if again := w.stream.FromClient(nil, w.now); again != err || gathered(w.stream.ToBroker) != nil || w.stream.Waiting() {
 			t.Errorf("%s: the stream goes on", name)
 		}
 	}
@@ -97,7 +98,7 @@ func TestBytesThatAreNotKafkasEndTheStream(t *testing.T) {
 func TestNothingLeavesAStreamAfterAnError(t *testing.T) {
 	w := newWorld(t, Config{})
 	good := kmsg.NewRequestFormatter().AppendRequest(nil, kmsg.NewPtrHeartbeatRequest(), 1)
-	if err := w.stream.FromClient(append(good, 0, 0, 0, 0), w.now); err == nil || len(w.stream.ToBroker()) != 0 {
+	if err := w.stream.FromClient(append(good, 0, 0, 0, 0), w.now); err == nil || len(gathered(w.stream.ToBroker)) != 0 {
 		t.Errorf("error %v", err)
 	}
 }
@@ -221,7 +222,7 @@ func TestVersionsThatAreNotPassedEndTheStream(t *testing.T) {
 	} {
 		w := newWorld(t, Config{})
 		frame := kmsg.NewRequestFormatter().AppendRequest(nil, req, 1)
-		if err := w.stream.FromClient(frame, w.now); !errors.Is(err, kafka.ErrVersion) || len(w.stream.ToBroker()) != 0 {
+		if err := w.stream.FromClient(frame, w.now); !errors.Is(err, kafka.ErrVersion) || len(gathered(w.stream.ToBroker)) != 0 {
 			t.Errorf("%T: %v", req, err)
 		}
 	}
@@ -284,7 +285,7 @@ func TestNoBrokersOwnAddressReachesAClient(t *testing.T) {
 	for name, pair := range brokersOf() {
 		w := newWorld(t, Config{})
 		w.respond(w.request(pair.req), pair.resp)
-		got := w.stream.ToClient()
+		got := gathered(w.stream.ToClient)
 		if len(got) == 0 || bytes.Contains(got, []byte("leak.internal")) {
 			t.Errorf("%s: the client received %q", name, got)
 		}
@@ -310,7 +311,7 @@ func TestABrokerWithoutAListenerIsNotPassedOn(t *testing.T) {
 	id := w.request(req)
 	resp := kmsg.NewPtrMetadataResponse()
 	resp.Brokers = []kmsg.MetadataResponseBroker{{NodeID: 2, Host: "leak.internal", Port: 1}}
-	if err := w.stream.FromBroker(responseFrame(id, resp), w.now); err == nil || len(w.stream.ToClient()) != 0 {
+	if err := w.stream.FromBroker(responseFrame(id, resp), w.now); err == nil || len(gathered(w.stream.ToClient)) != 0 {
 		t.Errorf("error %v", err)
 	}
 }
@@ -323,7 +324,7 @@ func FuzzAStreamSurvivesAnyBytes(f *testing.F) {
 		w := newWorld(t, Config{MaxFrame: 1 << 16}, abi.Rule{Pattern: "plain", Mode: abi.ModePlain})
 		w.lease("orders")
 		w.stream.FromClient(client, w.now)
-		if len(w.stream.ToBroker()) > 0 && w.stream.err != nil {
+		if len(gathered(w.stream.ToBroker)) > 0 && w.stream.err != nil {
 			t.Error("a stream that ended still gives")
 		}
 		w.stream.FromBroker(broker, w.now)

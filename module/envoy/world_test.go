@@ -85,6 +85,22 @@ func (w *world) request(req kmsg.Request) int32 {
 	return w.next
 }
 
+// gathered is what a stream gives, in one piece.
+func gathered(give func(to func(part []byte) bool) bool) (b []byte) {
+	give(func(part []byte) bool { b = append(b, part...); return true })
+	return b
+}
+
+// appendFrame appends what write appends to b as one frame, with its length in front.
+func appendFrame(b []byte, write func(b []byte) []byte) []byte {
+	at := len(b)
+	b = write(append(b, make([]byte, lengthSize)...))
+	binary.BigEndian.PutUint32(b[at:], uint32(len(b)-at-lengthSize))
+	return b
+}
+
+func newFrames(max int) frames { return frames{max: max, spares: &spares{most: 8 << 20}} }
+
 func responseFrame(id int32, resp kmsg.Response) []byte {
 	return appendFrame(nil, func(b []byte) []byte {
 		b = binary.BigEndian.AppendUint32(b, uint32(id))
@@ -106,7 +122,7 @@ func (w *world) respond(id int32, resp kmsg.Response) {
 // received reads the one response that the client was given.
 func received[R kmsg.Response](w *world, id int32, version int16, r R) R {
 	w.Helper()
-	b := w.stream.ToClient()
+	b := gathered(w.stream.ToClient)
 	if len(b) < 8 || int(binary.BigEndian.Uint32(b)) != len(b)-4 {
 		w.Fatalf("the client received %x", b)
 	}
@@ -127,7 +143,7 @@ func received[R kmsg.Response](w *world, id int32, version int16, r R) R {
 // forwarded returns the requests that the broker was given, without their lengths.
 func (w *world) forwarded() (out [][]byte) {
 	w.Helper()
-	for b := w.stream.ToBroker(); len(b) > 0; {
+	for b := gathered(w.stream.ToBroker); len(b) > 0; {
 		size := 4 + int(binary.BigEndian.Uint32(b))
 		out = append(out, b[4:size])
 		b = b[size:]

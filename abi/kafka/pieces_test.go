@@ -8,20 +8,20 @@ import (
 	"github.com/wasm-e2ee/wasm-e2ee/abi/kafka"
 )
 
-// A gatherer is a body that carries records.
-type gatherer interface {
+// A carrier is a body with records.
+type carrier interface {
 	body
-	Gather(b []byte) ([]byte, []kafka.Apart)
+	AppendApart(b []byte, pieces []kafka.Piece) ([]byte, []kafka.Piece)
 }
 
-func TestGatheredBodyIsTheAppendedOne(t *testing.T) {
-	records := [][]byte{nil, {}, bytes.Repeat([]byte{1}, 100), bytes.Repeat([]byte{2}, 4096), bytes.Repeat([]byte{3}, 20000), bytes.Repeat([]byte{4}, 7)}
+func TestPiecesInTheirPlacesAreTheWholeBody(t *testing.T) {
+	long, short := bytes.Repeat([]byte{7}, kafka.MinPiece), bytes.Repeat([]byte{8}, kafka.MinPiece-1)
 	produce, fetch, share := &kafka.ProduceRequest{}, &kafka.FetchResponse{}, &kafka.ShareFetchResponse{}
 	for range 2 {
 		var p kafka.ProduceTopic
 		var f kafka.FetchTopic
 		var s kafka.ShareFetchTopic
-		for i, r := range records {
+		for i, r := range [][]byte{nil, {}, long, short, long} {
 			p.Partitions = append(p.Partitions, kafka.ProducePartition{Index: int32(i), Records: r})
 			f.Partitions = append(f.Partitions, kafka.FetchPartition{Index: int32(i), Records: r})
 			s.Partitions = append(s.Partitions, kafka.ShareFetchPartition{Index: int32(i), Records: r})
@@ -30,19 +30,22 @@ func TestGatheredBodyIsTheAppendedOne(t *testing.T) {
 	}
 	for _, c := range []struct {
 		key     int16
-		body    gatherer
+		body    carrier
 		version *int16
 	}{{kafka.KeyProduce, produce, &produce.Version}, {kafka.KeyFetch, fetch, &fetch.Version}, {kafka.KeyShareFetch, share, &share.Version}} {
 		low, high, _ := kafka.Supported(c.key)
 		for *c.version = low; *c.version <= high; *c.version++ {
-			head := []byte("header")
-			want := c.body.Append(slices.Clone(head))
-			b, apart := c.body.Gather(slices.Clone(head))
-			if len(apart) != 4 {
-				t.Errorf("%s v%d: %d runs of records stand apart, want the 4 long ones", kafka.APIName(c.key), *c.version, len(apart))
+			name := kafka.APIName(c.key)
+			want := c.body.Append([]byte("front"))
+			own, pieces := c.body.AppendApart([]byte("front"), nil)
+			if len(pieces) != 4 {
+				t.Errorf("%s v%d: %d pieces, want the 4 long records", name, *c.version, len(pieces))
 			}
-			if got := slices.Concat(kafka.Join(nil, b, apart)...); !bytes.Equal(got, want) {
-				t.Errorf("%s v%d: gathered and appended differ", kafka.APIName(c.key), *c.version)
+			for _, p := range slices.Backward(pieces) {
+				own = slices.Insert(own, p.At, p.Bytes...)
+			}
+			if !bytes.Equal(own, want) {
+				t.Errorf("%s v%d: another body", name, *c.version)
 			}
 		}
 	}
