@@ -37,7 +37,11 @@ func (f *frames) Room(size int) []byte {
 	case need <= cap(f.buf) && !f.pinned:
 		f.buf, f.start = f.buf[:copy(f.buf, f.buf[f.start:])], 0
 	default:
-		f.move(max(need, 2*cap(f.buf)))
+		grown := 2 * cap(f.buf)
+		if claimed := f.claimed(); claimed >= need {
+			grown = min(grown, claimed)
+		}
+		f.move(max(need, grown))
 	}
 	return f.buf[len(f.buf) : len(f.buf)+size]
 }
