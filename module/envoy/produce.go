@@ -156,17 +156,17 @@ func (w *Worker) seal(a *arena, topic string, partition int32, records []byte, n
 	}
 	for range 2 {
 		buf := a.room(room)
-		copy(buf, records)
-		r, status := w.filter.SealBatch(buf, len(records), []byte(topic), partition, now)
+		r, status := w.filter.SealTo(buf, records, []byte(topic), partition, now)
 		switch {
 		case status == abi.StatusNeedSpace && int(r.Length) > room:
 			room = int(r.Length)
 			continue
 		case status != abi.StatusOK:
 			return nil, status
-		case r.Flags&abi.FlagUntouched == 0:
-			w.keys.sealed(topic, r.Kid, r.Leaf, now)
+		case r.Flags&abi.FlagUntouched != 0:
+			return records, abi.StatusOK
 		}
+		w.keys.sealed(topic, r.Kid, r.Leaf, now)
 		a.keep(buf[:r.Length])
 		return buf[:r.Length], abi.StatusOK
 	}

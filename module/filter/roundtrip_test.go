@@ -32,6 +32,30 @@ func TestOpenGivesTheClientsBatchBack(t *testing.T) {
 	}
 }
 
+func TestBatchThatIsSealedElsewhereStaysAsItWas(t *testing.T) {
+	f := newFilter(t)
+	good := clientBatch(t, 0, 70, 100)
+	corrupt := bytes.Clone(good)
+	corrupt[len(corrupt)-1] ^= 1
+	for _, c := range []struct {
+		client []byte
+		status abi.Status
+	}{{good, abi.StatusOK}, {corrupt, abi.StatusCorrupt}} {
+		client := bytes.Clone(c.client)
+		dst := bytes.Repeat([]byte{0xa5}, len(client)+1000)
+		r, s := f.SealTo(dst, client, []byte(testTopic), 0, testNow)
+		if s != c.status || !bytes.Equal(client, c.client) {
+			t.Errorf("%v, want %v; as it was: %v", s, c.status, bytes.Equal(client, c.client))
+		}
+		if s != abi.StatusOK {
+			continue
+		}
+		if got, _, s := open(f, dst[:r.Length], testTopic, 0); s != abi.StatusOK || !bytes.Equal(got, client) {
+			t.Errorf("opening it: %v, equal: %v", s, bytes.Equal(got, client))
+		}
+	}
+}
+
 func TestAnyHeaderComesBack(t *testing.T) {
 	f := newFilter(t)
 	rapid.Check(t, func(t *rapid.T) {

@@ -16,7 +16,17 @@ import (
 // len(buf). A leaf is used up with abi.StatusOK only; with any other status buf is as it
 // was.
 func (f *Filter) SealBatch(buf []byte, n int, topic []byte, partition int32, now uint64) (abi.Result, abi.Status) {
-	if s := f.admit(buf, n, topic, partition); s != abi.StatusOK {
+	if n < 0 || n > len(buf) {
+		return f.finish(n, abi.Result{}, abi.StatusBadArgument)
+	}
+	return f.SealTo(buf, buf[:n], topic, partition, now)
+}
+
+// SealTo is SealBatch from one place to another: batch begins where dst does, or shares none of
+// its memory and stays as it is. Where the result says abi.FlagUntouched dst means nothing.
+func (f *Filter) SealTo(dst, batch []byte, topic []byte, partition int32, now uint64) (abi.Result, abi.Status) {
+	n := len(batch)
+	if s := f.admit(batch, n, topic, partition); s != abi.StatusOK {
 		return f.finish(n, abi.Result{}, s)
 	}
 	if reserved(topic) {
@@ -25,33 +35,34 @@ func (f *Filter) SealBatch(buf []byte, n int, topic []byte, partition int32, now
 	if f.plain(topic) {
 		return f.pass(n)
 	}
-	r, s := f.seal(buf, n, topic, partition, now)
+	r, s := f.seal(dst, batch, topic, partition, now)
 	return f.finish(n, r, s)
 }
 
-func (f *Filter) seal(buf []byte, n int, topic []byte, partition int32, now uint64) (abi.Result, abi.Status) {
-	h, s := parseBatch(buf[:n])
+func (f *Filter) seal(dst, batch []byte, topic []byte, partition int32, now uint64) (abi.Result, abi.Status) {
+	h, s := parseBatch(batch)
 	if s != abi.StatusOK {
 		return abi.Result{}, s
 	}
-	r, s := f.sealBatch(&h, buf, n, topic, partition, now)
+	r, s := f.sealBatch(&h, dst, batch, topic, partition, now)
 	if s != abi.StatusOK {
-		s = f.firstCRC(&h, buf[:n], s)
+		s = f.firstCRC(&h, batch, s)
 	}
 	return r, s
 }
 
 // sealBatch seals a batch whose CRC has not been looked at: that is a step of the program that
-// seals it. With any other status than abi.StatusOK buf is as it was.
-func (f *Filter) sealBatch(h *kafka.BatchHeader, buf []byte, n int, topic []byte, partition int32, now uint64) (abi.Result, abi.Status) {
-	if s := checkProduced(h, buf[kafka.BatchHeaderSize:n]); s != abi.StatusOK {
+// seals it. With any other status than abi.StatusOK batch is as it was.
+func (f *Filter) sealBatch(h *kafka.BatchHeader, dst, batch []byte, topic []byte, partition int32, now uint64) (abi.Result, abi.Status) {
+	n, records := len(batch), batch[kafka.BatchHeaderSize:]
+	if s := checkProduced(h, records); s != abi.StatusOK {
 		return abi.Result{}, s
 	}
-	out, ok := f.plan(h, n-kafka.BatchHeaderSize)
+	out, ok := f.plan(h, len(records))
 	if !ok {
 		return abi.Result{}, abi.StatusTooLarge
 	}
-	if out.size > len(buf) {
+	if out.size > len(dst) {
 		return abi.Result{Length: uint32(out.size)}, abi.StatusNeedSpace
 	}
 	if _, err := io.ReadFull(f.random, f.salt[:]); err != nil {
@@ -64,12 +75,12 @@ func (f *Filter) sealBatch(h *kafka.BatchHeader, buf []byte, n int, topic []byte
 	value := wire.PackedHeader{Kid: l.kid, Leaf: leaf, NumRecords: uint32(h.NumRecords), Salt: f.salt}
 	preamble := wire.Preamble{Codec: uint8(h.Codec()), BaseTimestamp: h.BaseTimestamp, MaxTimestamp: h.MaxTimestamp}
 
-	// The record section moves up to its place inside the value; everything else is written
-	// around it.
-	b := buf[:out.size]
-	copy(f.header[:], b)
-	section := b[out.section:][:n-kafka.BatchHeaderSize]
-	copy(section, b[kafka.BatchHeaderSize:n])
+	// The record section goes to its place inside the value; everything else is written around
+	// it.
+	b := dst[:out.size]
+	copy(f.header[:], batch)
+	section := b[out.section:][:len(records)]
+	copy(section, records)
 	out.putRecord(b)
 	header := (*[wire.PackedHeaderSize]byte)(value.Append(b[out.value:out.value]))
 	preamble.Append(b[out.value+wire.PackedHeaderSize : out.value+wire.PackedHeaderSize])
@@ -96,8 +107,8 @@ func (f *Filter) sealBatch(h *kafka.BatchHeader, buf []byte, n int, topic []byte
 	}
 	clear(f.leaf[:])
 	if corrupt {
-		copy(b[kafka.BatchHeaderSize:n], section)
-		copy(b, f.header[:])
+		copy(records, section) // which overlap where batch begins where dst does
+		copy(batch, f.header[:])
 		return abi.Result{}, abi.StatusCorrupt
 	}
 	if apart {
