@@ -311,8 +311,12 @@ func (e *Engine) acquire(ctx context.Context) (*slot, error) {
 	var s *slot
 	select {
 	case s = <-e.idle:
-	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: %w", abi.StatusUnavailable, ctx.Err())
+	default: // only here ctx is asked for its end, which may cost a timer
+		select {
+		case s = <-e.idle:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w: %w", abi.StatusUnavailable, ctx.Err())
+		}
 	}
 	s.mu.Lock()
 	if s.instance == nil {

@@ -1,12 +1,14 @@
 package proxy
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi/kafka"
 )
@@ -16,7 +18,8 @@ func TestPartitionsOfOneFrameGetNoGoroutineEach(t *testing.T) {
 	var running, most, calls atomic.Int64
 	full := make(chan struct{})
 	c := &conn{}
-	err := c.each(n, func(int) {
+	err := c.each(n, func(_ int, waits func()) {
+		waits()
 		now := running.Add(1)
 		defer running.Add(-1)
 		if calls.Add(1) == maxSideBySide {
@@ -35,6 +38,19 @@ func TestPartitionsOfOneFrameGetNoGoroutineEach(t *testing.T) {
 	}
 	if most.Load() > 0 {
 		t.Errorf("%d at once", most.Load())
+	}
+}
+
+func TestPatienceMakesItsTimerWhenSomebodyWaits(t *testing.T) {
+	waits := 0
+	p := &patience{Context: t.Context(), end: time.Now().Add(time.Millisecond), waits: func() { waits++ }}
+	defer p.release()
+	if end, ok := p.Deadline(); !ok || !end.Equal(p.end) || p.timed != nil {
+		t.Error("the deadline is another, or has a timer")
+	}
+	<-p.Done()
+	if !errors.Is(p.Err(), context.DeadlineExceeded) || waits != 1 {
+		t.Errorf("error %v, %d waits", p.Err(), waits)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/wasm-e2ee/wasm-e2ee/abi"
 	"github.com/wasm-e2ee/wasm-e2ee/abi/kafka"
@@ -38,8 +39,8 @@ func (c *conn) openFetch(version int16, body []byte) (appender, error) {
 	}
 	var work []opening
 	var places []*kafka.FetchPartition
-	ctx, stop := context.WithTimeout(c.ctx, unknownHold)
-	defer stop()
+	ctx := &patience{Context: c.ctx, end: time.Now().Add(unknownHold)}
+	defer ctx.release()
 	for i := range r.Topics {
 		t := &r.Topics[i]
 		name := t.Name
@@ -113,7 +114,7 @@ func (c *conn) openShareFetch(version int16, body []byte) (appender, error) {
 // client's next request is no use before. An error is a bug.
 func (c *conn) openAll(work []opening) error {
 	held := make([]bool, len(work))
-	err := c.each(len(work), func(i int) { held[i] = c.open(&work[i]) })
+	err := c.each(len(work), func(i int, waits func()) { held[i] = c.open(&work[i], waits) })
 	for i := range work {
 		if m := work[i].memory; m != nil {
 			c.opened = append(c.opened, m)
@@ -137,7 +138,7 @@ func (c *conn) openAll(work []opening) error {
 
 // open replaces the records of o by those that may be delivered. It reports whether the
 // rest is expected to open later.
-func (c *conn) open(o *opening) (held bool) {
+func (c *conn) open(o *opening, waits func()) (held bool) {
 	if o.topic == "" {
 		// The client asks for Metadata then, and we learn what it takes the id for.
 		o.cut, o.failed, o.records, o.code = true, kafka.BaseOffset(o.records), noRecords, codeUnknownTopicID
@@ -147,7 +148,7 @@ func (c *conn) open(o *opening) (held bool) {
 		c.p.stats.opened.Add(1)
 		return false
 	}
-	opened, err := c.openPatiently(o)
+	opened, err := c.openPatiently(o, waits)
 	if err == nil {
 		c.p.stats.opened.Add(1)
 		o.records = opened
@@ -177,13 +178,13 @@ func (c *conn) open(o *opening) (held bool) {
 
 // openPatiently holds the response for a grant that may be under way. Time that was spent
 // in the filter's queue rather than waiting for the grant is given again, a few times.
-func (c *conn) openPatiently(o *opening) (opened []byte, err error) {
+func (c *conn) openPatiently(o *opening, waits func()) (opened []byte, err error) {
 	o.memory = newFrame(len(o.records))
 	for range busyTries {
-		ctx, stop := context.WithTimeout(c.ctx, c.p.cfg.FetchHold)
+		ctx := &patience{Context: c.ctx, end: time.Now().Add(c.p.cfg.FetchHold), waits: waits}
 		opened, err = c.p.filter.OpenTo(ctx, o.memory.bytes[:0], o.topic, o.partition, o.records)
 		o.memory.bytes = opened[:0:cap(opened)] // it may have grown
-		stop()
+		ctx.release()
 		queued := errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, abi.StatusPending)
 		if !queued || len(opened) > 0 {
 			break

@@ -115,10 +115,10 @@ func (c *conn) sealings(r *kafka.ProduceRequest) (work []sealing, refused []refu
 // a lease does not use up another's time. An error is a bug.
 func (c *conn) sealAll(work []sealing) error {
 	start := time.Now()
-	return c.each(len(work), func(i int) {
+	return c.each(len(work), func(i int, waits func()) {
 		s := &work[i]
-		ctx, stop := context.WithDeadline(c.ctx, start.Add(c.p.leases.wait(s.name, start, c.p.cfg.ProduceWait)))
-		defer stop()
+		ctx := &patience{Context: c.ctx, end: start.Add(c.p.leases.wait(s.name, start, c.p.cfg.ProduceWait)), waits: waits}
+		defer ctx.release()
 		c.seal(ctx, s)
 		switch status, _ := judge(s.err); {
 		case s.err == nil:

@@ -16,36 +16,39 @@ const (
 	aloneTime = time.Millisecond
 )
 
-// each calls f for 0 to n-1 and waits: one after the other, and side by side what is not begun
-// within aloneTime, since one partition's wait must not use up another's time. The work itself
-// is bounded by the filter. An error is a bug.
-func (c *conn) each(n int, f func(i int)) error {
+// each calls f for 0 to n-1 and returns when all have: one after the other, until f calls
+// waits because it is about to wait, or aloneTime is over. Then what was not begun is done
+// side by side, since one partition's wait must not use up another's time. The work itself is
+// bounded by the filter. An error is a bug.
+func (c *conn) each(n int, f func(i int, waits func())) error {
 	var next atomic.Int64
-	work := func() error {
+	var helpers sync.WaitGroup
+	var once sync.Once
+	errs := make([]error, min(n, maxSideBySide))
+	var work func() error
+	help := func() {
+		once.Do(func() {
+			for w := 1; w < len(errs) && next.Load() < int64(n); w++ {
+				helpers.Go(func() { errs[w] = work() })
+			}
+		})
+	}
+	start := time.Now()
+	work = func() error {
 		return c.guard(func() error {
 			for i := next.Add(1) - 1; i < int64(n); i = next.Add(1) - 1 {
-				f(int(i))
+				if i > 0 && time.Since(start) > aloneTime {
+					help()
+				}
+				f(int(i), help)
 			}
 			return nil
 		})
 	}
-	if n <= 1 {
-		return work()
+	if n > 0 {
+		errs[0] = work()
 	}
-	var helped sync.WaitGroup
-	errs := make([]error, min(n, maxSideBySide))
-	helped.Add(1)
-	help := time.AfterFunc(aloneTime, func() {
-		defer helped.Done()
-		for w := int64(1); w < int64(len(errs)) && next.Load() < int64(n); w++ {
-			helped.Go(func() { errs[w] = work() })
-		}
-	})
-	errs[0] = work()
-	if help.Stop() {
-		helped.Done()
-	}
-	helped.Wait()
+	helpers.Wait()
 	for _, err := range errs {
 		if err != nil {
 			return err
