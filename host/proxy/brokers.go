@@ -149,7 +149,7 @@ func (p *Proxy) dial(ctx context.Context, addr string) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("broker %s: %w", addr, err)
 	}
-	return broker, nil
+	return quick(broker), nil
 }
 
 // notOurselves refuses an address where this sidecar listens. A connection to ourselves

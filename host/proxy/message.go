@@ -37,15 +37,15 @@ func (m *message) writeTo(conn net.Conn) error {
 		_, err := conn.Write(m.bytes)
 		return err
 	}
-	pieces := make(net.Buffers, 0, 2*len(m.apart)+1)
+	pieces := make([][]byte, 0, 2*len(m.apart)+1)
 	at := 0
 	for _, p := range m.apart {
 		pieces = append(pieces, m.bytes[at:p.At], p.Bytes)
 		at = p.At
 	}
 	pieces = append(pieces, m.bytes[at:])
-	if _, ok := conn.(*net.TCPConn); ok {
-		_, err := pieces.WriteTo(conn)
+	if s, ok := conn.(*socket); ok {
+		_, err := s.writeAll(pieces)
 		return err
 	}
 	whole := newFrame(m.size())

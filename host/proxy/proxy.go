@@ -221,7 +221,7 @@ func (p *Proxy) accept(ln net.Listener, dial dialFunc) error {
 
 // serve starts the goroutines of one connection, unless the proxy is draining.
 func (p *Proxy) serve(client net.Conn, dial dialFunc) {
-	c := newConn(p, client, dial)
+	c := newConn(p, quick(client), dial)
 	p.mu.Lock()
 	if p.draining {
 		p.mu.Unlock()
