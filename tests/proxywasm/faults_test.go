@@ -327,16 +327,16 @@ func TestLargeFramesPassAndMemoryIsFlat(t *testing.T) {
 	c := w.client(p.Addr(0), kgo.ProducerBatchMaxBytes(16<<20), kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	r := w.client(reading.Addr(0), kgo.ConsumeTopics("orders"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxBytes(32<<20), kgo.FetchMaxPartitionBytes(32<<20))
 	var memory [2]uint32
-	for i := range 3 {
+	for i := range 8 {
 		large := []string{canary + strings.Repeat(string(rune('a'+i)), 10<<20)}
 		w.produce(c, large)
 		w.consume(r, large)
-		if i == 1 {
+		if i == 3 {
 			memory = [2]uint32{p.State()[0].Memory, reading.State()[0].Memory}
 		}
 	}
 	if after := [2]uint32{p.State()[0].Memory, reading.State()[0].Memory}; after != memory {
-		t.Errorf("memory of %d bytes after 2 large frames, %d after 3", memory, after)
+		t.Errorf("memory of %d bytes after 4 large frames, %d after 8", memory, after)
 	}
 	for range 100 {
 		w.produce(c, values("small", 1))
