@@ -188,9 +188,9 @@ func (c *conn) readRequests() error {
 		return err
 	}
 	c.allowReads(idleTime)
-	in := bufio.NewReaderSize(c.client, readBuffer)
+	in := c.frames(c.client)
 	for {
-		f, err := readFrame(in, c.p.cfg.MaxFrame)
+		f, err := in.next()
 		if err != nil {
 			return c.readFailed(err)
 		}
@@ -200,6 +200,11 @@ func (c *conn) readRequests() error {
 			return err
 		}
 	}
+}
+
+// frames reads what one side sends.
+func (c *conn) frames(from net.Conn) *frameReader {
+	return &frameReader{in: bufio.NewReaderSize(from, readBuffer), max: c.p.cfg.MaxFrame}
 }
 
 // acceptTLS completes the handshake where the local side speaks TLS.

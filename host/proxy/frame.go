@@ -54,8 +54,12 @@ func (f *frame) release() {
 }
 
 // firstRead is how much of a large frame is allocated before any of it has arrived: a
-// length alone costs its sender nothing.
-const firstRead = 64 << 10
+// length alone costs its sender nothing. Who sent larger frames has as much as the largest
+// took, up to maxFirstRead, so that the next one is read where it stays.
+const (
+	firstRead    = 64 << 10
+	maxFirstRead = 1 << 20
+)
 
 // growth is how many times what has arrived is allocated for what follows.
 const growth = 4
@@ -72,18 +76,25 @@ const (
 	errHTTP = lengthError("looks like HTTP (hint: only Kafka is spoken here)")
 )
 
-// readFrame reads one frame of 1 to maxSize bytes. Its error is io.EOF where the stream ends
+// A frameReader reads the frames that one peer sends.
+type frameReader struct {
+	in      io.Reader
+	max     int // bytes of a frame without its length
+	largest int // bytes of the largest so far
+}
+
+// next reads one frame of 1 to r.max bytes. Its error is io.EOF where the stream ends
 // between frames, and io.ErrUnexpectedEOF inside one.
-func readFrame(r io.Reader, maxSize int) (*frame, error) {
+func (r *frameReader) next() (*frame, error) {
 	var head [lengthSize]byte
-	if _, err := io.ReadFull(r, head[:]); err != nil {
+	if _, err := io.ReadFull(r.in, head[:]); err != nil {
 		return nil, err
 	}
 	size := int32(binary.BigEndian.Uint32(head[:]))
-	if err := checkLength(head, size, maxSize); err != nil {
+	if err := checkLength(head, size, r.max); err != nil {
 		return nil, err
 	}
-	f := newFrame(min(int(size), firstRead))
+	f := newFrame(min(int(size), max(firstRead, min(r.largest, maxFirstRead))))
 	f.bytes = append(f.bytes[:0], head[:]...)
 	for want := lengthSize + int(size); len(f.bytes) < want; {
 		have := len(f.bytes)
@@ -94,7 +105,7 @@ func readFrame(r io.Reader, maxSize int) (*frame, error) {
 			f = grown
 		}
 		f.bytes = f.bytes[:min(want, cap(f.bytes))]
-		if _, err := io.ReadFull(r, f.bytes[have:]); err != nil {
+		if _, err := io.ReadFull(r.in, f.bytes[have:]); err != nil {
 			f.release()
 			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
@@ -102,6 +113,7 @@ func readFrame(r io.Reader, maxSize int) (*frame, error) {
 			return nil, err
 		}
 	}
+	r.largest = max(r.largest, int(size))
 	return f, nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 
@@ -96,7 +97,7 @@ func TestClaimedLengthAllocatesNothing(t *testing.T) {
 	allocated := testing.Benchmark(func(b *testing.B) {
 		b.ReportAllocs()
 		for range b.N {
-			if _, err := readFrame(bytes.NewReader(append(head, 1, 2, 3)), 200<<20); !errors.Is(err, io.ErrUnexpectedEOF) {
+			if _, err := (&frameReader{in: bytes.NewReader(append(head, 1, 2, 3)), max: 200 << 20}).next(); !errors.Is(err, io.ErrUnexpectedEOF) {
 				b.Fatal(err)
 			}
 		}
@@ -111,7 +112,7 @@ func TestLargeFramesPassWhole(t *testing.T) {
 		want := make([]byte, size)
 		rand.Read(want)
 		stream := append(binary.BigEndian.AppendUint32(nil, uint32(size)), want...)
-		f, err := readFrame(iotest{bytes.NewReader(append(stream, 9, 9, 9))}, 20<<20)
+		f, err := (&frameReader{in: iotest{bytes.NewReader(append(stream, 9, 9, 9))}, max: 20 << 20}).next()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -120,6 +121,40 @@ func TestLargeFramesPassWhole(t *testing.T) {
 		}
 		f.release()
 	}
+}
+
+// What a peer sent before, it may send again: its next frame is read to where it stays, but
+// a length alone costs no more than maxFirstRead.
+func TestFramesLikeTheLargestSoFarAreReadInOneGo(t *testing.T) {
+	for _, size := range []int{firstRead + 1, maxFirstRead, 2 * maxFirstRead} {
+		frame := append(binary.BigEndian.AppendUint32(nil, uint32(size)), make([]byte, size)...)
+		asked := &asks{r: bytes.NewReader(slices.Concat(frame, frame))}
+		in := &frameReader{in: asked, max: size}
+		for i, want := range []int{firstRead, min(size, maxFirstRead)} {
+			asked.first = 0
+			f, err := in.next()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := asked.first; got < want || got > 2*want {
+				t.Errorf("frame %d of %d bytes: %d are read at first, want about %d", i, size, got, want)
+			}
+			f.release()
+		}
+	}
+}
+
+// asks notes what the first long read asks for.
+type asks struct {
+	r     io.Reader
+	first int
+}
+
+func (a *asks) Read(b []byte) (int, error) {
+	if a.first == 0 && len(b) > lengthSize {
+		a.first = len(b)
+	}
+	return a.r.Read(b)
 }
 
 // iotest returns odd pieces.
@@ -132,7 +167,7 @@ func FuzzReadFrame(f *testing.F) {
 	f.Add([]byte{0xff, 0, 0, 2, 1, 2, 3})
 	f.Add([]byte("GET / HTTP/1.1"))
 	f.Fuzz(func(t *testing.T, stream []byte) {
-		got, err := readFrame(bytes.NewReader(stream), 1<<16)
+		got, err := (&frameReader{in: bytes.NewReader(stream), max: 1 << 16}).next()
 		if err != nil {
 			return
 		}
@@ -223,7 +258,7 @@ func lyingBroker(t *testing.T, answer func(request []byte) []byte) string {
 			go func() {
 				defer conn.Close()
 				for {
-					f, err := readFrame(conn, 1<<20)
+					f, err := (&frameReader{in: conn, max: 1 << 20}).next()
 					if err != nil {
 						return
 					}

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -15,9 +14,9 @@ import (
 // in the order in which they came. It returns nil when the last one is answered and no more
 // will come.
 func (c *conn) answerRequests() error {
-	in := bufio.NewReaderSize(c.broker, readBuffer)
+	in := c.frames(c.broker)
 	for {
-		f, err := readFrame(in, c.p.cfg.MaxFrame)
+		f, err := in.next()
 		if err != nil {
 			return brokerReadFailed(err)
 		}

@@ -112,7 +112,7 @@ func TestDrainWhileTheBrokerIsSlowToAnswerIsNotSlowItself(t *testing.T) {
 		close(accepted)
 		<-proceed
 		secure := tls.Server(conn, brokerTLS)
-		f, err := readFrame(secure, 1<<20)
+		f, err := (&frameReader{in: secure, max: 1 << 20}).next()
 		if err != nil {
 			return
 		}
