@@ -11,6 +11,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -49,6 +50,7 @@ var sections = []struct {
 type request struct {
 	run.Options
 	only, out, plots, document string
+	keep                       bool
 }
 
 func main() {
@@ -56,6 +58,7 @@ func main() {
 	flag.StringVar(&r.only, "only", "", "sections to run, comma separated: "+strings.Join(names(), ", ")+"; empty: all")
 	flag.StringVar(&r.Match, "match", "", "measure only what has this in its name, as far as it can be measured alone")
 	flag.StringVar(&r.out, "o", "build/bench.json", "where the figures go; beside it, with .txt, lines for benchstat")
+	flag.BoolVar(&r.keep, "keep", false, "keep the figures in -o of sections that are not run now")
 	flag.StringVar(&r.plots, "plots", "", "folder for plots as SVG; empty: none")
 	flag.StringVar(&r.document, "document", "", "document whose results are replaced, with plots beside it in the folder plots; empty: none")
 	flag.StringVar(&r.Module, "module", "build/e2ee.wasm", "the module to measure")
@@ -67,6 +70,11 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	rows, err := measure(ctx, r)
+	if len(rows) > 0 && r.keep {
+		var keepErr error
+		rows, keepErr = r.kept(rows)
+		err = errors.Join(err, keepErr)
+	}
 	if len(rows) > 0 {
 		report.Table(os.Stdout, rows)
 		err = errors.Join(err, r.save(rows))
@@ -103,12 +111,15 @@ func measure(ctx context.Context, r request) (rows []report.Row, failed error) {
 		}
 	}
 	for _, s := range sections {
-		if ctx.Err() != nil || r.only != "" && !slices.Contains(wanted, s.name) {
+		if r.only != "" && !slices.Contains(wanted, s.name) {
 			continue
 		}
 		o := r.Options
 		if o.Rounds == 0 {
 			o.Rounds = run.Pick(o, s.rounds, min(3, s.rounds))
+		}
+		if err := context.Cause(ctx); err != nil {
+			return rows, errors.Join(failed, err)
 		}
 		begin := time.Now()
 		o.Log = func(text string, a ...any) {
@@ -141,6 +152,34 @@ func inFolder(o run.Options, rows func(run.Options) ([]report.Row, error)) (_ []
 	}
 	defer os.RemoveAll(o.Dir)
 	return rows(o)
+}
+
+// kept adds to rows those of an earlier run whose sections were not measured now, in order.
+func (r request) kept(rows []report.Row) ([]report.Row, error) {
+	f, err := os.Open(r.out)
+	if errors.Is(err, fs.ErrNotExist) {
+		return rows, nil
+	}
+	if err != nil {
+		return rows, err
+	}
+	defer f.Close()
+	earlier, err := report.ReadJSON(f)
+	if err != nil {
+		return rows, fmt.Errorf("%s: %w", r.out, err)
+	}
+	of := func(rows []report.Row, section string) []report.Row {
+		return slices.DeleteFunc(slices.Clone(rows), func(row report.Row) bool { return row.Section != section })
+	}
+	var all []report.Row
+	for _, name := range names() {
+		found := of(rows, name)
+		if len(found) == 0 {
+			found = of(earlier, name)
+		}
+		all = append(all, found...)
+	}
+	return all, nil
 }
 
 // save writes every form that was asked for.

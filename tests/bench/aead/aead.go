@@ -59,7 +59,7 @@ func Rows(ctx context.Context, o run.Options) ([]report.Row, error) {
 				continue
 			}
 			o.Log("%s", name)
-			sides, err := run.InTurn(o, bytesPerCall,
+			sides, err := run.InTurn(ctx, o, bytesPerCall,
 				run.Work{Name: "wazero", Do: func() error { return inWazero.call(ctx, op, uint32(size), messages) }},
 				run.Work{Name: "V8", Do: func() error { return inNode.call(op, uint32(size), messages) }},
 				run.Work{Name: "native", Do: func() error { return native.call(op, size, messages) }})

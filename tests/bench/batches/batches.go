@@ -63,7 +63,7 @@ func Rows(ctx context.Context, o run.Options) ([]report.Row, error) {
 				continue
 			}
 			o.Log("%s", name)
-			sides, err := run.InTurn(o, len(batch), run.Work{Name: "module", Do: work.module}, run.Work{Name: "native", Do: work.native})
+			sides, err := run.InTurn(ctx, o, len(batch), run.Work{Name: "module", Do: work.module}, run.Work{Name: "native", Do: work.native})
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", work.name, err)
 			}

@@ -1,11 +1,13 @@
 package report
 
 import (
+	"bytes"
 	"encoding/xml"
 	"errors"
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -66,6 +68,20 @@ func TestADocumentKeepsWhatIsAroundItsResults(t *testing.T) {
 	}
 	if Markdown(path, sample, nil) == nil {
 		t.Error("a document without marks was written")
+	}
+}
+
+func TestRowsAreReadAsTheyWereWritten(t *testing.T) {
+	var b bytes.Buffer
+	if err := JSON(&b, sample); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := ReadJSON(&b)
+	if err != nil || !reflect.DeepEqual(rows, sample) {
+		t.Errorf("%+v, %v", rows, err)
+	}
+	if _, err := ReadJSON(strings.NewReader(`{"rows": [{"name": "x", "ratio": true, "sides": [{}]}]}`)); err == nil {
+		t.Error("a ratio of one side was read")
 	}
 }
 

@@ -8,25 +8,44 @@ import (
 	"strings"
 )
 
+// A file is what JSON writes.
+type file struct {
+	Machine Machine   `json:"machine"`
+	Go      string    `json:"go"`
+	Rows    []fileRow `json:"rows"`
+}
+
+type fileRow struct {
+	Row
+	Result  Spread  `json:"result"`
+	Verdict Verdict `json:"verdict,omitempty"`
+}
+
 // JSON writes the rows, every round of every side, and the machine.
 func JSON(out io.Writer, rows []Row) error {
-	type full struct {
-		Row
-		Result  Spread  `json:"result"`
-		Verdict Verdict `json:"verdict,omitempty"`
-	}
-	document := struct {
-		Machine Machine `json:"machine"`
-		Go      string  `json:"go"`
-		Rows    []full  `json:"rows"`
-	}{Machine: ThisMachine(), Go: runtime.Version()}
+	document := file{Machine: ThisMachine(), Go: runtime.Version()}
 	for _, r := range rows {
-		document.Rows = append(document.Rows, full{r, r.Result(), r.Verdict()})
+		document.Rows = append(document.Rows, fileRow{r, r.Result(), r.Verdict()})
 	}
 	e := json.NewEncoder(out)
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
 	return e.Encode(document)
+}
+
+// ReadJSON reads the rows that JSON wrote. What they come to is worked out anew.
+func ReadJSON(in io.Reader) (rows []Row, err error) {
+	var document file
+	if err := json.NewDecoder(in).Decode(&document); err != nil {
+		return nil, err
+	}
+	for _, r := range document.Rows {
+		if len(r.Sides) == 0 || r.Ratio && len(r.Sides) < 2 {
+			return nil, fmt.Errorf("the row %q lacks a side", r.Name)
+		}
+		rows = append(rows, r.Row)
+	}
+	return rows, nil
 }
 
 // Benchstat writes one line for each round of each side, as `go test -bench` does, for

@@ -3,6 +3,7 @@
 package run
 
 import (
+	"context"
 	"runtime"
 	"strings"
 	"time"
@@ -42,13 +43,16 @@ type Work struct {
 // InTurn times works one after the other, round by round, so that a machine whose speed
 // drifts slows all; every other round goes backwards. A first round warms up. Each side's
 // values are MB (10^6 bytes) a second, where one Do works on size bytes.
-func InTurn(o Options, size int, works ...Work) ([]report.Side, error) {
+func InTurn(ctx context.Context, o Options, size int, works ...Work) ([]report.Side, error) {
 	sides := make([]report.Side, len(works))
 	length := Pick(o, 300*time.Millisecond, 30*time.Millisecond)
 	for round := -1; round < o.Rounds; round++ {
 		for i := range works {
 			if round%2 != 0 {
 				i = len(works) - 1 - i
+			}
+			if err := context.Cause(ctx); err != nil {
+				return nil, err
 			}
 			speed, err := speed(size, length, works[i].Do)
 			if err != nil {
