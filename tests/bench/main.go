@@ -69,13 +69,14 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	rows, err := measure(ctx, r)
-	if len(rows) > 0 && r.keep {
-		var keepErr error
-		rows, keepErr = r.kept(rows)
-		err = errors.Join(err, keepErr)
+	earlier, err := r.earlier()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(2)
 	}
+	rows, err := measure(ctx, r)
 	if len(rows) > 0 {
+		rows = merge(rows, earlier)
 		report.Table(os.Stdout, rows)
 		err = errors.Join(err, r.save(rows))
 	}
@@ -154,24 +155,32 @@ func inFolder(o run.Options, rows func(run.Options) ([]report.Row, error)) (_ []
 	return rows(o)
 }
 
-// kept adds to rows those of an earlier run whose sections were not measured now, in order.
-func (r request) kept(rows []report.Row) ([]report.Row, error) {
+// earlier returns the rows of an earlier run that are to be kept.
+func (r request) earlier() ([]report.Row, error) {
+	if !r.keep {
+		return nil, nil
+	}
 	f, err := os.Open(r.out)
 	if errors.Is(err, fs.ErrNotExist) {
-		return rows, nil
+		return nil, nil
 	}
 	if err != nil {
-		return rows, err
+		return nil, err
 	}
 	defer f.Close()
-	earlier, err := report.ReadJSON(f)
+	rows, err := report.ReadJSON(f)
 	if err != nil {
-		return rows, fmt.Errorf("%s: %w", r.out, err)
+		return nil, fmt.Errorf("%s: %w", r.out, err)
 	}
+	return rows, nil
+}
+
+// merge returns rows and, of the sections that have none there, those of an earlier run, in
+// the order of sections.
+func merge(rows, earlier []report.Row) (all []report.Row) {
 	of := func(rows []report.Row, section string) []report.Row {
 		return slices.DeleteFunc(slices.Clone(rows), func(row report.Row) bool { return row.Section != section })
 	}
-	var all []report.Row
 	for _, name := range names() {
 		found := of(rows, name)
 		if len(found) == 0 {
@@ -179,7 +188,7 @@ func (r request) kept(rows []report.Row) ([]report.Row, error) {
 		}
 		all = append(all, found...)
 	}
-	return all, nil
+	return all
 }
 
 // save writes every form that was asked for.
